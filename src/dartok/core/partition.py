@@ -1,0 +1,280 @@
+"""Cut score maps into regions of equal score mass: quantile edges, DART-Flow and DART-Grid."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from dartok.core.names import one_of
+from dartok.core.overlap import overlap_lengths
+from dartok.core.precision import without_autocast
+from dartok.core.regions import Regions
+
+__all__ = [
+    "PartitionName",
+    "authors_partition",
+    "default_num_rows",
+    "flow_partition",
+    "geometry",
+    "grid_partition",
+    "partition",
+    "quantile_edges",
+    "row_average",
+]
+
+PartitionName = Literal["flow", "grid", "authors"]
+
+_AUTHORS_EPSILON = 1e-8
+"""Added to each slope and to the row total by the authors' code: about 6e-5 px at 448 px."""
+
+
+def geometry(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """`values` in the dtype of geometry: float64, or float32 on a device that has no float64.
+
+    Strip coordinates reach hundreds while regions shrink to thousandths, which float32 cannot
+    resolve; in float64 the cost is negligible and autocast leaves it alone.
+
+    Example:
+        >>> geometry(torch.ones(2, dtype=torch.bfloat16)).dtype
+        torch.float64
+    """
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def quantile_edges(
+    density: Float[Tensor, "*batch cells"], num_regions: int
+) -> Float[Tensor, "*batch edges"]:
+    """Edges that cut `[0, cells]` into `num_regions` regions of equal mass.
+
+    The density is constant on each unit cell, so its cumulative mass is piecewise linear and
+    every edge is exact and differentiable: edge k lies where the mass reaches `k / num_regions`
+    of the total. Computed in float32 or wider.
+
+    Source: DART, arXiv:2506.10390, piecewise differentiable quantile. The slope is the difference
+    of two cumulative masses, not the density itself, so that edges never decrease however the
+    sums round; the authors add 1e-8 to it (see `authors_partition`), we do not.
+
+    Args:
+        density: Mass per cell, `> 0`; any total. Not checked: reading values stalls the GPU.
+        num_regions: `>= 1`.
+    Returns:
+        `num_regions + 1` increasing edges in cells, from `0` to `cells`.
+    Raises:
+        ValueError: If `num_regions < 1`.
+    Example:
+        >>> quantile_edges(torch.tensor([1.0, 1.0, 2.0]), 2)
+        tensor([0., 2., 3.])
+    """
+    if num_regions < 1:
+        raise ValueError(f"num_regions must be >= 1, got {num_regions}")
+    mass = density.to(torch.promote_types(density.dtype, torch.float32)).cumsum(-1)
+    levels = torch.arange(1, num_regions, dtype=mass.dtype, device=mass.device) / num_regions
+    target = mass[..., -1:] * levels
+    cell = _cell_of(mass, target)
+    before = F.pad(mass, (1, 0)).gather(-1, cell)
+    inner = cell + (target - before) / (mass.gather(-1, cell) - before)
+    return _close(inner, density.shape[-1])
+
+
+def row_average(
+    scores: Float[Tensor, "B T h w"], edges_cells: Float[Tensor, "B T edges"]
+) -> Float[Tensor, "B T R w"]:
+    """Mean score over each row of regions, per column: the density of the strip.
+
+    `out[r, j] = sum_i overlap(r, i) * scores[i, j] / sum_i overlap(r, i)`, where `overlap(r, i)` is
+    the height that row r and cell i share. A mean, not a sum: a thin row over high scores is dense,
+    so it receives more regions than a thick row of the same mass.
+
+    Source: DART, arXiv:2506.10390; reference code, row resampling of the score map.
+
+    Args:
+        scores: Score maps of T frames, in cells.
+        edges_cells: R + 1 row edges per frame, in score cells from 0 to h.
+    Returns:
+        Strip density, one row of w cells per row of regions.
+    Example:
+        >>> row_average(torch.tensor([[[[1.0], [3.0]]]]), torch.tensor([[[0.0, 2.0]]]))
+        tensor([[[[2.]]]])
+    """
+    cells = torch.arange(scores.shape[-2] + 1, dtype=scores.dtype, device=scores.device)
+    weights = overlap_lengths(edges_cells, cells)
+    weights = weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    with without_autocast(scores):
+        return weights @ scores
+
+
+def flow_partition(scores: Float[Tensor, "B *T h w"], *, num_tokens: int, num_rows: int) -> Regions:
+    """DART-Flow: rows of equal score mass, then regions of equal mass along the whole strip.
+
+    Rows are cut per frame from the row sums of the scores; the strip lays the rows of all frames
+    end to end with `row_average` as density, and its quantiles are the region edges. A region may
+    therefore cross from the end of one row to the start of the next, and tokens flow to the rows
+    and frames that hold the mass.
+
+    Source: DART, arXiv:2506.10390, DART-Flow.
+
+    Args:
+        scores: Positive score maps `(B, h, w)`, or `(B, T, h, w)` for clips.
+        num_tokens: Regions in all, over every frame; `>= 1`.
+        num_rows: Rows per frame; from 1 to `num_tokens`.
+    Raises:
+        ValueError: If a count is out of range or `scores` is not 3- or 4-dimensional.
+    Example:
+        >>> flow_partition(torch.ones(1, 2, 2), num_tokens=4, num_rows=2).strip_edges
+        tensor([[0.0000, 0.5000, 1.0000, 1.5000, 2.0000]], dtype=torch.float64)
+    """
+    frames = _frames(scores, num_tokens, num_rows)
+    row_cells = quantile_edges(frames.sum(-1), num_rows)
+    strip = row_average(frames, row_cells).flatten(1)
+    strip_cells = quantile_edges(strip, num_tokens)
+    return Regions(row_cells / frames.shape[-2], strip_cells / frames.shape[-1])
+
+
+def grid_partition(scores: Float[Tensor, "B *T h w"], *, num_tokens: int, num_rows: int) -> Regions:
+    """DART-Grid: rows and columns of equal score mass, cut separately, in each frame.
+
+    Row edges are quantiles of the row sums and column edges quantiles of the column sums, so the
+    regions stay a lattice of `num_rows` by `num_tokens / (T * num_rows)` and none crosses a seam.
+
+    Source: DART, arXiv:2506.10390, DART-Grid (the partition behind the authors' image reshaper).
+
+    Args:
+        scores: Positive score maps `(B, h, w)`, or `(B, T, h, w)` for clips.
+        num_tokens: Regions in all; a multiple of `T * num_rows`.
+        num_rows: Rows per frame; `>= 1`.
+    Raises:
+        ValueError: If a count is out of range or `num_tokens` is not such a multiple.
+    Example:
+        >>> grid_partition(torch.ones(1, 2, 2), num_tokens=2, num_rows=1).strip_edges
+        tensor([[0.0000, 0.5000, 1.0000]], dtype=torch.float64)
+    """
+    frames = _frames(scores, num_tokens, num_rows)
+    num_columns, rest = divmod(num_tokens, frames.shape[1] * num_rows)
+    if rest:
+        raise ValueError(
+            f"num_tokens must be a multiple of frames * num_rows = {frames.shape[1] * num_rows} "
+            f"for partition='grid', got {num_tokens}; change num_tokens or num_rows"
+        )
+    row_edges = quantile_edges(frames.sum(-1), num_rows) / frames.shape[-2]
+    columns = quantile_edges(frames.sum(-2), num_columns) / frames.shape[-1]
+    first_rows = torch.arange(frames.shape[1] * num_rows, device=frames.device)
+    inner = columns[..., 1:].repeat_interleave(num_rows, dim=1) + first_rows[None, :, None]
+    return Regions(row_edges, F.pad(inner.flatten(1), (1, 0)))
+
+
+def authors_partition(scores: Float[Tensor, "B h w"], *, num_tokens: int, num_rows: int) -> Regions:
+    """`flow_partition` with the epsilons of the authors' code, for their checkpoints.
+
+    Their quantile divides by the density plus 1e-8 (of a total of 1), and the row totals by their
+    sum plus 1e-8. Edges differ from ours by about 2e-6 cells per cell crossed.
+
+    Source: reference code (tools.py:216); `flow_partition` for the method.
+
+    Args:
+        scores: Positive score maps `(B, h, w)`.
+        num_tokens: Regions, `>= 1`.
+        num_rows: Rows, from 1 to `num_tokens`.
+    Raises:
+        ValueError: If a count is out of range or `scores` is not 3-dimensional: they know no clips.
+    Example:
+        >>> authors_partition(torch.ones(1, 2, 2), num_tokens=2, num_rows=1).num_tokens
+        2
+    """
+    if scores.ndim != 3:
+        raise ValueError(
+            f"scores must be (B, h, w) for partition='authors', got {tuple(scores.shape)}; "
+            "partition='flow' cuts clips"
+        )
+    frames = _frames(scores, num_tokens, num_rows)
+    pdf = frames / frames.sum((-3, -2, -1), keepdim=True)
+    rows = pdf.sum(-1)
+    rows = rows / (rows.sum(-1, keepdim=True) + _AUTHORS_EPSILON)
+    row_cells = _authors_quantile_edges(rows, num_rows)
+    strip = row_average(pdf, row_cells).flatten(1)
+    strip_cells = _authors_quantile_edges(strip / strip.sum(-1, keepdim=True), num_tokens)
+    return Regions(row_cells / frames.shape[-2], strip_cells / frames.shape[-1])
+
+
+_PARTITIONS: dict[str, Callable[..., Regions]] = {
+    "flow": flow_partition,
+    "grid": grid_partition,
+    "authors": authors_partition,
+}
+
+
+def partition(
+    scores: Float[Tensor, "B *T h w"],
+    *,
+    num_tokens: int,
+    num_rows: int,
+    kind: PartitionName = "flow",
+) -> Regions:
+    """The partition named `kind`: see `flow_partition`, `grid_partition`, `authors_partition`.
+
+    Raises:
+        ValueError: If `kind` is unknown, or as the partition it names.
+    Example:
+        >>> partition(torch.ones(1, 4, 4), num_tokens=4, num_rows=2, kind="grid").num_rows
+        2
+    """
+    one_of("partition", kind, PartitionName)
+    return _PARTITIONS[kind](scores, num_tokens=num_tokens, num_rows=num_rows)
+
+
+def default_num_rows(
+    num_tokens: int, height: int, width: int, *, kind: PartitionName = "flow", num_frames: int = 1
+) -> int:
+    """Rows per frame that make regions about square: `round(sqrt(num_tokens * height / width))`.
+
+    For a clip the count is that of one frame's share. For a grid it is the divisor of the share
+    nearest (in ratio) to that number, since a lattice needs whole columns.
+
+    Args:
+        num_tokens: Regions in all.
+        height: Image height, in any unit shared with `width`.
+        width: Image width.
+        kind: Partition that will use the rows.
+        num_frames: Frames of the clip.
+    Example:
+        >>> default_num_rows(196, 224, 224), default_num_rows(98, 100, 200)
+        (14, 7)
+    """
+    share = max(1, num_tokens // num_frames)
+    ideal = (share * height / width) ** 0.5
+    if kind == "grid":
+        divisors = [rows for rows in range(1, share + 1) if share % rows == 0]
+        return min(divisors, key=lambda rows: max(rows / ideal, ideal / rows))
+    return min(max(1, round(ideal)), share)
+
+
+def _frames(scores: Tensor, num_tokens: int, num_rows: int) -> Tensor:
+    if scores.ndim not in (3, 4):
+        raise ValueError(f"scores must be (B, h, w) or (B, T, h, w), got {tuple(scores.shape)}")
+    if num_tokens < 1:
+        raise ValueError(f"num_tokens must be >= 1, got {num_tokens}")
+    if not 1 <= num_rows <= num_tokens:
+        raise ValueError(f"num_rows must be from 1 to num_tokens = {num_tokens}, got {num_rows}")
+    return geometry(scores if scores.ndim == 4 else scores.unsqueeze(1))
+
+
+def _cell_of(mass: Tensor, target: Tensor) -> Tensor:
+    """First cell whose cumulative mass reaches the target: piecewise constant, so no gradient."""
+    cell = torch.searchsorted(mass.detach().contiguous(), target.detach().contiguous())
+    return cell.clamp(max=mass.shape[-1] - 1)  # NaN scores must not index out of range
+
+
+def _close(inner_edges: Tensor, end: int) -> Tensor:
+    return F.pad(F.pad(inner_edges, (1, 0)), (0, 1), value=float(end))
+
+
+def _authors_quantile_edges(pdf: Tensor, num_regions: int) -> Tensor:
+    mass = pdf.cumsum(-1)
+    levels = torch.arange(1, num_regions, dtype=pdf.dtype, device=pdf.device) / num_regions
+    target = levels.expand(*pdf.shape[:-1], -1)
+    cell = _cell_of(mass, target)
+    before = F.pad(mass, (1, 0)).gather(-1, cell)
+    inner = cell + (target - before) / (pdf.gather(-1, cell) + _AUTHORS_EPSILON)
+    return _close(inner, pdf.shape[-1])

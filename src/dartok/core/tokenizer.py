@@ -1,0 +1,197 @@
+"""`Tokenizer`: the method as a module. It receives its parts and only wires them."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dartok.core.names import one_of
+from dartok.core.overlap import Measure
+from dartok.core.partition import PartitionName, default_num_rows, geometry, partition
+from dartok.core.regions import Regions
+from dartok.core.sampling import SamplingName, sample_regions
+
+__all__ = ["Tokenizer", "Tokens", "check_images"]
+
+
+class Tokens(NamedTuple):
+    """What a tokenizer makes of a batch of images."""
+
+    tokens: Float[Tensor, "B N D"]
+    """Embedding of each region, its position included."""
+    regions: Regions
+    """Where the tokens came from."""
+
+
+class Tokenizer(nn.Module):
+    """Images to tokens: score, cut into regions, resample each to a patch, project, add positions.
+
+    `tokens = proj(sample(images, regions)) + regions.to_tokens(positions)` with
+    `regions = partition(scorer(images) ** strength)`. The logit of a score is its logarithm, so
+    `strength` multiplies the logits: at 0 every score is 1 and the regions are the fixed grid, at 1
+    they follow the picture.
+
+    Source: DART, arXiv:2506.10390, section 3; strength is ours.
+
+    Args:
+        scorer: Maps images to positive scores `(B, h, w)`; any h and w.
+        proj: Convolution whose kernel and stride are the patch size, as in a ViT.
+        num_tokens: Regions per image, `>= 1`; may be changed at any time.
+        num_rows: Rows of regions; None for about square regions, from the image's aspect.
+        positions: Position embedding as a map `(1, D, h, w)`, or None for a host without one.
+        norm: Applied to the projected patches, before the positions.
+        partition: "flow", "grid" or "authors" (see `dartok.core.partition`).
+        sampling: "centred" or "corner" (see `sample_regions`).
+        oversample: Samples averaged per patch pixel and axis, `>= 1`.
+        strength: From 0 to 1; kept in a buffer, see `set_strength`.
+    Raises:
+        ValueError: If a count or name is out of range, or `proj` is not a patch projection.
+    Example:
+        >>> class Darkness(nn.Module):
+        ...     def forward(self, images):
+        ...         return (-images.mean(1)).exp()
+        >>> proj = nn.Conv2d(3, 8, kernel_size=16, stride=16)
+        >>> tokenizer = Tokenizer(scorer=Darkness(), proj=proj, num_tokens=6)
+        >>> tokenizer(torch.rand(2, 3, 40, 70)).tokens.shape
+        torch.Size([2, 6, 8])
+    """
+
+    strength: Tensor
+
+    def __init__(
+        self,
+        *,
+        scorer: nn.Module,
+        proj: nn.Conv2d,
+        num_tokens: int,
+        num_rows: int | None = None,
+        positions: Float[Tensor, "1 D h w"] | None = None,
+        norm: nn.Module | None = None,
+        partition: PartitionName = "flow",
+        sampling: SamplingName = "centred",
+        oversample: int = 1,
+        strength: float = 1.0,
+    ) -> None:
+        super().__init__()
+        _check_projection(proj)
+        if oversample < 1:
+            raise ValueError(f"oversample must be >= 1, got {oversample}")
+        self.scorer = scorer
+        self.proj = proj
+        self.norm = nn.Identity() if norm is None else norm
+        self.pos_embed = None if positions is None else nn.Parameter(positions)
+        self.partition: PartitionName = one_of("partition", partition, PartitionName)
+        self.sampling: SamplingName = one_of("sampling", sampling, SamplingName)
+        self.oversample = oversample
+        self.set_num_tokens(num_tokens, num_rows)
+        self.register_buffer("strength", torch.tensor(1.0))
+        self.set_strength(strength)
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Samples per region, (height, width)."""
+        return (self.proj.kernel_size[0], self.proj.kernel_size[1])
+
+    def set_num_tokens(self, num_tokens: int, num_rows: int | None = None) -> None:
+        """Change the budget. `num_rows=None` derives the rows from each batch's aspect.
+
+        Raises:
+            ValueError: If `num_tokens < 1`, or `num_rows` is not from 1 to `num_tokens`.
+        """
+        if num_tokens < 1:
+            raise ValueError(f"num_tokens must be >= 1, got {num_tokens}")
+        if num_rows is not None and not 1 <= num_rows <= num_tokens:
+            raise ValueError(
+                f"num_rows must be from 1 to num_tokens = {num_tokens}, got {num_rows}"
+            )
+        self.num_tokens = num_tokens
+        self.num_rows = num_rows
+
+    def set_strength(self, strength: float) -> None:
+        """Set how far the regions leave the fixed grid: 0 not at all, 1 the full method.
+
+        Raises:
+            ValueError: If `strength` is outside [0, 1].
+        """
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength must be from 0 (fixed grid) to 1 (DART), got {strength}")
+        self.strength.fill_(strength)
+
+    def regions(self, images: Tensor) -> Regions:
+        """The regions of a batch of images, without sampling or projecting them."""
+        check_images(images, self.proj.in_channels, self.patch_size)
+        height, width = images.shape[-2:]
+        num_rows = self.num_rows or default_num_rows(
+            self.num_tokens, height, width, kind=self.partition
+        )
+        scores = geometry(self.scorer(images)) ** geometry(self.strength)
+        return partition(scores, num_tokens=self.num_tokens, num_rows=num_rows, kind=self.partition)
+
+    def embed(self, images: Tensor, regions: Regions) -> Float[Tensor, "B N D"]:
+        """Tokens of given regions: resampled, projected, positions added."""
+        patches = sample_regions(
+            images,
+            regions,
+            self.patch_size,
+            sampling=self.sampling,
+            oversample=self.oversample,
+        )
+        # A matrix product, not `proj` itself: the gradient of a convolution with respect to its
+        # input, which the scorer learns from, is 4 to 14 times as slow on the CPU.
+        pixels = patches.flatten(2).to(self.proj.weight.dtype)
+        projected = nn.functional.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
+        tokens = self.norm(projected)
+        if self.pos_embed is None:
+            return tokens
+        measure: Measure = "strip" if self.partition == "authors" else "area"
+        return tokens + regions.to_tokens(self.pos_embed, measure=measure).to(tokens.dtype)
+
+    def forward(self, images: Tensor) -> Tokens:
+        """Tokens and regions of images `(B, C, H, W)`, normalised as the host expects."""
+        regions = self.regions(images)
+        return Tokens(self.embed(images, regions), regions)
+
+    def extra_repr(self) -> str:
+        """The settings, as `repr` shows them."""
+        return (
+            f"num_tokens={self.num_tokens}, num_rows={self.num_rows}, "
+            f"partition={self.partition!r}, sampling={self.sampling!r}, "
+            f"oversample={self.oversample}"
+        )
+
+
+def check_images(images: Tensor, num_channels: int, patch_size: tuple[int, int]) -> None:
+    """Refuse images that cannot be cut: wrong rank, dtype, channels or size, or not finite.
+
+    Values are read on the CPU only: on a GPU that would stall it.
+
+    Raises:
+        ValueError: Naming what was got, the rule and the remedy.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images must be (B, C, H, W), got shape {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise ValueError(
+            f"images must be floating point, normalised as the model expects, got {images.dtype}; "
+            "convert with images.float() / 255 and normalise"
+        )
+    if images.shape[1] != num_channels:
+        raise ValueError(f"images must have {num_channels} channels, got {images.shape[1]}")
+    if images.shape[2] < patch_size[0] or images.shape[3] < patch_size[1]:
+        raise ValueError(
+            f"images must be at least one patch ({patch_size[0]} x {patch_size[1]} px) in size, "
+            f"got {images.shape[2]} x {images.shape[3]} px; enlarge them"
+        )
+    readable = images.device.type == "cpu" and not torch.compiler.is_compiling()
+    if readable and not images.detach().sum(dtype=torch.float32).isfinite():
+        raise ValueError("images must be finite, got NaN or infinite pixels; clean the input")
+
+
+def _check_projection(proj: nn.Conv2d) -> None:
+    plain = tuple(proj.dilation) == (1, 1) and proj.padding in ((0, 0), "valid")
+    if tuple(proj.kernel_size) != tuple(proj.stride) or proj.groups != 1 or not plain:
+        raise ValueError(
+            "proj must be a patch projection (kernel equal to stride, one group, no padding or "
+            f"dilation), got {proj}"
+        )

@@ -1,0 +1,41 @@
+"""Shared by every test: seeds, no network, deterministic hypothesis, the golden folder."""
+
+import os
+import random
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub: a blocked download hangs
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "dartok",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("dartok")
+
+GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+"""The authors' numbers, beside the repository; far too large to be part of it."""
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same random numbers for a test whether it runs alone, first or last."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_golden() -> Path:
+    """Folder of the authors' numbers. Skips the test where it is missing."""
+    if not GOLDEN.is_dir():
+        pytest.skip(f"no golden numbers at {GOLDEN}")
+    return GOLDEN
