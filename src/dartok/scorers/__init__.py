@@ -1,0 +1,24 @@
+"""Networks and rules that map images to score maps."""
+
+from dartok.scorers.build import create_scorer, list_scorers
+from dartok.scorers.calibration import calibrate
+from dartok.scorers.edges import ConvScorer, EdgeScorer, Uniform, log_edge_energy
+from dartok.scorers.features import FeatureScorer
+from dartok.scorers.heads import GatedHead, LocalHead
+from dartok.scorers.statistics import ScoreStatistics
+from dartok.scorers.tokenizer import RegionTokenizer
+
+__all__ = [
+    "ConvScorer",
+    "EdgeScorer",
+    "FeatureScorer",
+    "GatedHead",
+    "LocalHead",
+    "RegionTokenizer",
+    "ScoreStatistics",
+    "Uniform",
+    "calibrate",
+    "create_scorer",
+    "list_scorers",
+    "log_edge_energy",
+]

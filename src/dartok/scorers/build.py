@@ -1,0 +1,136 @@
+"""Scorers by name."""
+
+import difflib
+from pathlib import Path
+
+from torch import nn
+
+from dartok.core.notices import say_once
+from dartok.scorers.edges import ConvScorer, EdgeScorer, Uniform
+from dartok.scorers.features import (
+    TORCHVISION_FEATURES,
+    FeatureScorer,
+    timm_features,
+    torchvision_features,
+)
+from dartok.scorers.heads import GatedHead, LocalHead
+from dartok.scorers.statistics import StatisticsName
+from dartok.scorers.weights import load_strictly, read_state
+
+__all__ = ["build_scorer", "create_scorer", "list_scorers"]
+
+_GATED = "_v2"
+_TIMM = "timm/"
+_PIXEL_HIDDEN = 64
+
+
+def list_scorers() -> list[str]:
+    """Names that `create_scorer` knows, besides `timm/<model>` for any timm feature extractor.
+
+    Example:
+        >>> list_scorers()[:3]
+        ['conv', 'edge', 'uniform']
+    """
+    pretrained = [name + version for name in TORCHVISION_FEATURES for version in ("", _GATED)]
+    return ["conv", "edge", "uniform", "pixels", *pretrained]
+
+
+def create_scorer(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    num_channels: int = 3,
+    side_px: int | None = 224,
+    statistics: StatisticsName = "running",
+) -> nn.Module:
+    """A module that maps images `(B, C, H, W)` to positive scores `(B, h, w)`.
+
+    - "conv": edge energy plus a small trainable net; the default. "edge": edge energy alone.
+      "uniform": the fixed grid.
+    - "mobilenetv3_small", "mobilenetv3_large", "mnasnet", "squeezenet", "efficientnet_b0": frozen
+      torchvision features under the authors' first head; with "_v2", under their second.
+    - "timm/<model>": the last feature map of a timm model, frozen, under the first head.
+    - "pixels": the first head on raw pixels, the authors' scorer without a backbone.
+
+    Args:
+        name: One of the names above.
+        weights: None for random weights, "imagenet" for the backbone's ImageNet weights (from the
+            library's cache, or downloaded since you asked), or a file: the backbone's checkpoint,
+            or the state dict of the whole scorer.
+        num_channels: Channels of the images; pretrained backbones need 3.
+        side_px: Side of the copy that is scored, in pixels; None for the image itself.
+        statistics: How the heads standardise: see `ScoreStatistics`.
+    Raises:
+        ValueError: If the name is unknown or the weights do not fit it.
+    Example:
+        >>> import torch
+        >>> create_scorer("conv")(torch.rand(1, 3, 100, 200)).shape
+        torch.Size([1, 28, 28])
+    """
+    scorer = build_scorer(
+        name, weights=weights, num_channels=num_channels, side_px=side_px, statistics=statistics
+    )
+    if weights is None and _has_backbone(name):
+        say_once(
+            f"scorer {name!r} starts from random weights; pass scorer_weights='imagenet' or a file"
+        )
+    return scorer
+
+
+def build_scorer(
+    name: str,
+    *,
+    weights: str | Path | None,
+    num_channels: int,
+    side_px: int | None,
+    statistics: StatisticsName,
+) -> nn.Module:
+    """`create_scorer` without its notice, for a caller that loads the weights right after."""
+    scorer = _light_scorer(name, num_channels, side_px, statistics)
+    if scorer is not None:
+        if weights == "imagenet":
+            raise ValueError(
+                f"scorer_weights='imagenet' needs a pretrained backbone, got scorer {name!r}"
+            )
+        if weights is not None:
+            load_strictly(scorer, read_state(weights), source=str(weights))
+        return scorer
+    state = None if weights in (None, "imagenet") else read_state(str(weights))
+    whole = state is not None and any(key.startswith("head.") for key in state)
+    backbone = None if whole else weights
+    head: LocalHead | GatedHead
+    if name.startswith(_TIMM):
+        features, head = timm_features(name.removeprefix(_TIMM), backbone)
+    else:
+        stem = name.removesuffix(_GATED)
+        features, head = torchvision_features(stem, backbone, gated=name != stem)
+    scorer = FeatureScorer(features, head, side_px=side_px, statistics=statistics)
+    if whole and state is not None:
+        load_strictly(scorer, state, source=str(weights))
+    return scorer
+
+
+def _has_backbone(name: str) -> bool:
+    return name.startswith(_TIMM) or name.removesuffix(_GATED) in TORCHVISION_FEATURES
+
+
+def _light_scorer(
+    name: str, num_channels: int, side_px: int | None, statistics: StatisticsName
+) -> nn.Module | None:
+    """The scorer without a backbone of that name, None for a backbone's. Raises if unknown."""
+    if name == "uniform":
+        return Uniform()
+    if name == "edge":
+        return EdgeScorer(side_px=side_px)
+    if name == "conv":
+        return ConvScorer(num_channels=num_channels, side_px=side_px)
+    if name == "pixels":
+        head = LocalHead(num_channels, _PIXEL_HIDDEN)
+        return FeatureScorer(nn.Identity(), head, side_px=side_px, statistics=statistics)
+    if not name.startswith(_TIMM) and name not in list_scorers():
+        near = difflib.get_close_matches(name, list_scorers(), n=3, cutoff=0.4)
+        names = (
+            f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(list_scorers())}"
+        )
+        raise ValueError(f"unknown scorer {name!r}; {names}")
+    return None

@@ -1,0 +1,137 @@
+"""Scorers without pretrained weights: uniform, edge energy, and a small conv net on top."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dartok.scorers.resize import fixed_copy
+
+__all__ = ["ConvScorer", "EdgeScorer", "Uniform", "log_edge_energy"]
+
+_ENERGY_FLOOR = 0.01
+"""Of an image's mean energy: below it a cell counts as flat, so that noise is not told apart."""
+
+_LARGEST_LOGIT = 4.0
+"""Scores stay within e^-4 to e^4: no cell can take all regions, none is left without."""
+
+
+class Uniform(nn.Module):
+    """The same score everywhere: the fixed grid.
+
+    Example:
+        >>> Uniform()(torch.rand(2, 3, 40, 60))
+        tensor([[[1.]],
+        <BLANKLINE>
+                [[1.]]])
+    """
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 1"]:
+        return images.new_ones((images.shape[0], 1, 1), dtype=torch.float32)
+
+
+class EdgeScorer(nn.Module):
+    """Local gradient energy, without parameters: `score = exp(bounded log_edge_energy)`.
+
+    Args:
+        side_px: Side of the copy that is scored, in pixels; None for the image itself.
+        cell_px: Side of a score cell in pixels of that copy.
+    Example:
+        >>> EdgeScorer()(torch.rand(2, 3, 300, 400)).shape
+        torch.Size([2, 28, 28])
+    """
+
+    def __init__(self, *, side_px: int | None = 224, cell_px: int = 8) -> None:
+        super().__init__()
+        self.side_px = side_px
+        self.cell_px = cell_px
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B h w"]:
+        return _score(log_edge_energy(fixed_copy(images, self.side_px), self.cell_px))
+
+
+class ConvScorer(nn.Module):
+    """Edge energy with a learnt gain, plus a small convolutional residual that starts near zero.
+
+    `logit = gain * log_edge_energy + residual`, `score = exp(bounded logit)`. A scorer that starts
+    blind leaves the transformer nothing to learn from when tokens are few; the edge prior finds the
+    objects from the first step, and the residual learns what edges cannot tell.
+
+    Args:
+        num_channels: Channels of the images.
+        side_px: Side of the copy that is scored, in pixels; None for the image itself.
+        width: Channels of the residual's layers.
+    Example:
+        >>> ConvScorer()(torch.rand(2, 3, 300, 400)).shape
+        torch.Size([2, 28, 28])
+    """
+
+    def __init__(
+        self, *, num_channels: int = 3, side_px: int | None = 224, width: int = 32
+    ) -> None:
+        super().__init__()
+        self.side_px = side_px
+        self.gain = nn.Parameter(torch.ones(()))
+        self.residual = nn.Sequential(
+            nn.Conv2d(num_channels, width, kernel_size=4, stride=4),
+            nn.GELU(),
+            nn.Conv2d(width, width, kernel_size=3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, width, kernel_size=3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, 1, kernel_size=3, padding=1),
+        )
+        self._start_near_zero()
+
+    def _start_near_zero(self) -> None:
+        last = self.residual[-1]
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        nn.init.normal_(last.weight, std=1e-3)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B h w"]:
+        copy = fixed_copy(images, self.side_px)
+        energy = log_edge_energy(copy, cell_px=8)
+        residual = self.residual(copy.to(self.gain.dtype)).squeeze(1)
+        height, width = (
+            min(energy.shape[1], residual.shape[1]),
+            min(energy.shape[2], residual.shape[2]),
+        )
+        logit = self.gain * energy[:, :height, :width] + residual[:, :height, :width]
+        return _score(logit.to(torch.promote_types(logit.dtype, torch.float32)))
+
+
+def log_edge_energy(
+    images: Float[Tensor, "B C H W"], cell_px: int
+) -> Float[Tensor, "B H/cell W/cell"]:
+    """Standardised logarithm of the gradient energy of each cell.
+
+    `e = mean over the cell and channels of dx^2 + dy^2`, with forward differences in pixels;
+    `l = log(e / mean(e) + 0.01)`; the result is `(l - mean(l)) / std(l)` over each image alone, so
+    it depends neither on the contrast nor on the batch. A flat image gives zeros.
+
+    Args:
+        images: Any range; at least `cell_px` pixels a side.
+        cell_px: Side of a cell in pixels.
+    Returns:
+        Float32 or wider.
+    Example:
+        >>> log_edge_energy(torch.ones(1, 3, 16, 16), 8)
+        tensor([[[0., 0.],
+                 [0., 0.]]])
+    """
+    images = images.to(torch.promote_types(images.dtype, torch.float32))
+    across = F.pad(images.diff(dim=-1), (0, 1)).square()
+    down = F.pad(images.diff(dim=-2), (0, 0, 0, 1)).square()
+    energy = F.avg_pool2d((across + down).mean(1, keepdim=True), cell_px).squeeze(1)
+    tiny = torch.finfo(energy.dtype).tiny
+    relative = energy / energy.mean((1, 2), keepdim=True).clamp_min(tiny)
+    logarithm = (relative + _ENERGY_FLOOR).log()
+    centred = logarithm - logarithm.mean((1, 2), keepdim=True)
+    variance = centred.square().mean((1, 2), keepdim=True)
+    return centred / variance.clamp_min(1e-6).sqrt()
+
+
+def _score(logit: Tensor) -> Tensor:
+    return (_LARGEST_LOGIT * (logit / _LARGEST_LOGIT).tanh()).exp()

@@ -1,0 +1,86 @@
+"""Standardise score maps, and keep what that needs so that an image's scores are its own."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dartok.core.names import one_of
+
+__all__ = ["ScoreStatistics", "StatisticsName"]
+
+StatisticsName = Literal["running", "batch"]
+
+_MOMENTUM = 0.1  # of the running statistics, as in batch normalisation
+_AUTHORS_EPSILON = 1e-8  # added to the deviation by the authors' code
+_SMALLEST_VARIANCE = 1e-30  # a constant map has no deviation, and the root no gradient at 0
+
+
+class ScoreStatistics(nn.Module):
+    """`(z - mean) / (std + 1e-8)` with one mean and one deviation for all values of all images.
+
+    While training, they are those of the batch, as in the paper, and running values are kept.
+    In eval mode:
+
+    - `source="running"`: the running values. An image's scores do not depend on its batch mates.
+    - `source="batch"`: the batch's, as in the authors' code, until `freeze` has been called.
+
+    Source: reference code (spn.py:26); the running values are ours.
+
+    Args:
+        source: One of the two rules above.
+    Raises:
+        ValueError: If `source` is neither.
+    Example:
+        >>> statistics = ScoreStatistics("batch").eval()
+        >>> statistics(torch.tensor([[[1.0, 2.0, 3.0]]]))
+        tensor([[[-1.,  0.,  1.]]])
+    """
+
+    mean: Tensor
+    var: Tensor
+    num_batches: Tensor
+    frozen: Tensor
+
+    def __init__(self, source: StatisticsName = "running") -> None:
+        super().__init__()
+        self.source: StatisticsName = one_of("statistics", source, StatisticsName)
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("var", torch.ones(()))
+        self.register_buffer("num_batches", torch.zeros((), dtype=torch.long))
+        self.register_buffer("frozen", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def freeze(self, mean: float, var: float) -> None:
+        """Use this mean and variance in eval mode from now on, whatever the source."""
+        self.mean.fill_(mean)
+        self.var.fill_(var)
+        self.frozen.fill_(True)
+
+    def forward(self, values: Float[Tensor, "B h w"]) -> Float[Tensor, "B h w"]:
+        """Standardised values, in float32 or wider."""
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
+        mean, var = self.mean.to(values.dtype), self.var.to(values.dtype)
+        if self.training:
+            mean, var = _moments(values)
+            self._update(mean.detach(), var.detach())
+        elif self.source == "batch":
+            batch_mean, batch_var = _moments(values)
+            mean = torch.where(self.frozen, mean, batch_mean)
+            var = torch.where(self.frozen, var, batch_var)
+        return (values - mean) / (var.clamp_min(_SMALLEST_VARIANCE).sqrt() + _AUTHORS_EPSILON)
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, var: Tensor) -> None:
+        weight = torch.where(self.num_batches == 0, 1.0, _MOMENTUM).to(self.mean.dtype)
+        self.mean.lerp_(mean.to(self.mean.dtype), weight)
+        self.var.lerp_(var.to(self.var.dtype), weight)
+        self.num_batches.add_(1)
+
+    def extra_repr(self) -> str:
+        return repr(self.source)
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    return values.mean(), values.var(correction=min(1, values.numel() - 1))

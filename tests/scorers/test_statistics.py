@@ -1,0 +1,64 @@
+"""Score statistics: batch while training, running or frozen values in eval mode."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from dartok.scorers import ScoreStatistics
+
+
+def test_training_standardises_over_the_whole_batch():
+    values = torch.randn(3, 4, 5, dtype=torch.float64)
+    expected = (values - values.mean()) / (values.std() + 1e-8)
+    assert_close(ScoreStatistics().train()(values), expected, rtol=0, atol=1e-12)
+
+
+def test_the_first_batch_sets_the_running_values_and_later_ones_move_them():
+    statistics = ScoreStatistics().train()
+    first, second = torch.randn(8, 6, 6), 3 + 2 * torch.randn(8, 6, 6)
+    statistics(first)
+    assert_close(statistics.mean, first.mean())
+    assert_close(statistics.var, first.var())
+    statistics(second)
+    assert_close(statistics.mean, 0.9 * first.mean() + 0.1 * second.mean())
+    assert int(statistics.num_batches) == 2
+
+
+def test_running_statistics_make_an_image_independent_of_its_batch():
+    statistics = ScoreStatistics("running").train()
+    statistics(torch.randn(8, 6, 6))
+    statistics.eval()
+    batch = torch.randn(4, 6, 6)
+    assert torch.equal(statistics(batch)[:1], statistics(batch[:1]))
+
+
+def test_batch_statistics_do_depend_on_the_batch_until_they_are_frozen():
+    statistics = ScoreStatistics("batch").eval()
+    batch = torch.randn(4, 6, 6)
+    assert not torch.allclose(statistics(batch)[:1], statistics(batch[:1]), atol=1e-3)
+    statistics.freeze(0.5, 4.0)
+    assert_close(statistics(batch), (batch - 0.5) / 2)
+    assert torch.equal(statistics(batch)[:1], statistics(batch[:1]))
+
+
+def test_frozen_statistics_survive_the_state_dict():
+    statistics = ScoreStatistics("batch")
+    statistics.freeze(0.5, 4.0)
+    copy = ScoreStatistics("batch").eval()
+    copy.load_state_dict(statistics.state_dict())
+    assert_close(copy(torch.full((1, 2, 2), 2.5)), torch.ones(1, 2, 2))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 3)])
+def test_constant_values_have_finite_results_and_gradients(shape):
+    values = torch.full(shape, 2.0, requires_grad=True)
+    result = ScoreStatistics("batch").eval()(values)
+    result.sum().backward()
+    assert result.isfinite().all()
+    assert values.grad.isfinite().all()
+
+
+@pytest.mark.refuses
+def test_an_unknown_source_is_refused():
+    with pytest.raises(ValueError, match=r"statistics must be one of running, batch, got 'none'"):
+        ScoreStatistics("none")
