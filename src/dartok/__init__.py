@@ -1,0 +1,66 @@
+"""Adaptive visual tokens: regions that follow the picture, on any vision encoder.
+
+Public names load what they need when first used, so importing the package is instant. The models
+are registered with timm as soon as timm is imported.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from dartok.models.timm_hook import register_when_timm_is_imported
+
+if TYPE_CHECKING:
+    from dartok.core.regions import Regions
+    from dartok.draw import draw
+    from dartok.models import (
+        adapt,
+        create_model,
+        list_models,
+        regions,
+        set_num_tokens,
+        set_strength,
+    )
+    from dartok.scorers import RegionTokenizer, calibrate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "RegionTokenizer",
+    "Regions",
+    "adapt",
+    "calibrate",
+    "create_model",
+    "draw",
+    "list_models",
+    "regions",
+    "set_num_tokens",
+    "set_strength",
+]
+
+_HOMES = {
+    "RegionTokenizer": "dartok.scorers",
+    "Regions": "dartok.core.regions",
+    "adapt": "dartok.models.adaptation",
+    "calibrate": "dartok.scorers",
+    "create_model": "dartok.models.registry",
+    "draw": "dartok.draw",
+    "list_models": "dartok.models.registry",
+    "regions": "dartok.models.dials",
+    "set_num_tokens": "dartok.models.dials",
+    "set_strength": "dartok.models.dials",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dartok' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+register_when_timm_is_imported()

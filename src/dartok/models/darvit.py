@@ -1,0 +1,98 @@
+"""DeiT with DART as the authors' names and checkpoints mean it."""
+
+from pathlib import Path
+from typing import Literal
+
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from dartok.models.adaptation import attach
+from dartok.models.patch_embed import RegionPatchEmbed
+from dartok.models.presets import DarvitPreset
+from dartok.models.vit import RegionHost
+from dartok.scorers.build import build_scorer
+
+__all__ = ["build_darvit"]
+
+_PATCH_PX = 16
+_POSITION_GRID_PX = 224  # 14 x 14 positions
+_INPUT_PX = 448
+
+
+def build_darvit(
+    preset: DarvitPreset,
+    *,
+    num_classes: int = 1000,
+    num_tokens: int | None = None,
+    num_rows: int | None = None,
+    score_size: int | None = None,
+    scorer_weights: str | Path | None = None,
+    in_chans: int = 3,
+    global_pool: Literal["", "avg", "avgmax", "max", "token", "map"] = "token",
+    drop_rate: float = 0.0,
+    pos_drop_rate: float = 0.0,
+    proj_drop_rate: float = 0.0,
+    attn_drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+) -> RegionHost:
+    """One of the authors' models in their mode: batch statistics, corner sampling, their epsilons.
+
+    Source: reference code (models_deit.py), reference checkpoints.
+
+    Args:
+        preset: An entry of `DARVIT_PRESETS`.
+        num_classes: Outputs of the head; 0 for none.
+        num_tokens: Regions per image; None for the preset's.
+        num_rows: Rows; None for `round(sqrt(num_tokens))` on square images.
+        score_size: Side in pixels of the copy that the scorer sees; None for the image itself, as
+            the authors do. The costs they publish are those of 224.
+        scorer_weights: For the scorer's backbone: None, "imagenet" or a file.
+        in_chans: Channels of the images.
+        global_pool: timm's pooling.
+        drop_rate: Dropout before the head.
+        pos_drop_rate: Dropout after the positions.
+        proj_drop_rate: Dropout after attention and MLP.
+        attn_drop_rate: Dropout of the attention weights.
+        drop_path_rate: Stochastic depth of the last block.
+    """
+    host = VisionTransformer(
+        img_size=_POSITION_GRID_PX,
+        patch_size=_PATCH_PX,
+        in_chans=in_chans,
+        num_classes=num_classes,
+        global_pool=global_pool,
+        embed_dim=preset.embed_dim,
+        depth=preset.depth,
+        num_heads=preset.num_heads,
+        drop_rate=drop_rate,
+        pos_drop_rate=pos_drop_rate,
+        proj_drop_rate=proj_drop_rate,
+        attn_drop_rate=attn_drop_rate,
+        drop_path_rate=drop_path_rate,
+    )
+    scorer = build_scorer(
+        preset.scorer,
+        weights=scorer_weights,
+        num_channels=in_chans,
+        side_px=score_size,
+        statistics="batch",
+    )
+    tokens = preset.num_tokens if num_tokens is None else num_tokens
+    return attach(host, _authors_embed(host, scorer, tokens, num_rows))
+
+
+def _authors_embed(
+    host: VisionTransformer, scorer: nn.Module, num_tokens: int, num_rows: int | None
+) -> RegionPatchEmbed:
+    assert host.pos_embed is not None
+    positions = host.pos_embed.detach()[:, host.num_prefix_tokens :].transpose(1, 2)
+    return RegionPatchEmbed(
+        img_size=(_INPUT_PX, _INPUT_PX),
+        scorer=scorer,
+        proj=host.patch_embed.proj,
+        positions=positions.unflatten(2, host.patch_embed.grid_size).clone(),
+        num_tokens=num_tokens,
+        num_rows=num_rows,
+        partition="authors",
+        sampling="corner",
+    )

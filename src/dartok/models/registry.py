@@ -1,0 +1,174 @@
+"""Models by name: ours, and the same ones in timm's registry."""
+
+import difflib
+import fnmatch
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dartok.core.notices import say_once
+from dartok.models.presets import DARVIT_PRESETS, DarvitPreset
+
+if TYPE_CHECKING:  # timm imports this module to register our names: it must not wait for timm
+    from dartok.models.vit import RegionHost
+
+__all__ = ["create_model", "list_models", "register_with_timm"]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that `create_model` knows, filtered by a shell pattern.
+
+    Example:
+        >>> list_models("*tiny*")
+        ['darvit_tiny', 'darvit_tiny_121p', 'darvit_tiny_v2']
+    """
+    return sorted(fnmatch.filter(DARVIT_PRESETS, pattern))
+
+
+def create_model(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    num_tokens: int | None = None,
+    num_rows: int | None = None,
+    num_classes: int = 1000,
+    num_channels: int = 3,
+    score_size: int | None = None,
+    scorer_weights: str | Path | None = None,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+) -> "RegionHost":
+    """One of the authors' models, in eval mode when a checkpoint is loaded.
+
+    They run in the authors' mode, since only that gives their numbers: scores standardised over the
+    batch, corner sampling, the score net at the image's full size. Images of 448 px, ImageNet mean
+    and deviation. `dartok.calibrate` makes results independent of the batch. For any other timm
+    ViT, see `dartok.adapt`.
+
+    Args:
+        name: See `list_models`.
+        checkpoint: The authors' `.pth`, or a converted `.safetensors`; loaded strictly.
+        num_tokens: Regions per image; None for the model's own.
+        num_rows: Rows of regions; None for about square regions.
+        num_classes: Outputs of the head.
+        num_channels: Channels of the images.
+        score_size: Side in pixels of the copy that the score net sees; None for the image itself.
+        scorer_weights: For the score net's backbone: None, "imagenet" or a file.
+        drop_rate: Dropout before the head.
+        drop_path_rate: Stochastic depth of the last block.
+    Raises:
+        ValueError: If the name is unknown or the checkpoint does not fit.
+    Example:
+        >>> model = create_model("darvit_tiny", num_tokens=121)
+        >>> model.patch_embed.num_tokens
+        121
+    """
+    preset = _preset_of(name)
+    from dartok.models.darvit import build_darvit
+
+    model = build_darvit(
+        preset,
+        num_classes=num_classes,
+        num_tokens=num_tokens,
+        num_rows=num_rows,
+        score_size=score_size,
+        scorer_weights=scorer_weights,
+        in_chans=num_channels,
+        drop_rate=drop_rate,
+        drop_path_rate=drop_path_rate,
+    )
+    model.pretrained_cfg = model.default_cfg = _timm_config(name)
+    _say_what_to_know(name, random_scorer=checkpoint is None and scorer_weights is None)
+    if checkpoint is not None:
+        from dartok.models.checkpoints import load_checkpoint
+
+        load_checkpoint(model, checkpoint, name=name)
+        model.eval()
+    return model
+
+
+def register_with_timm() -> None:
+    """Make every name of `list_models` known to `timm.create_model`; harmless when repeated."""
+    from timm.models import is_model, register_model
+
+    for name in DARVIT_PRESETS:
+        if not is_model(name):
+            register_model(_entrypoint(name))
+
+
+def _preset_of(name: str) -> DarvitPreset:
+    if name not in DARVIT_PRESETS:
+        near = difflib.get_close_matches(name, DARVIT_PRESETS, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(list_models())}"
+        raise ValueError(
+            f"unknown model {name!r}; {hint} (a timm ViT: dartok.adapt(timm.create_model(...)))"
+        )
+    return DARVIT_PRESETS[name]
+
+
+def _say_what_to_know(name: str, *, random_scorer: bool) -> None:
+    say_once(
+        "darvit_* models standardise scores over the batch, as their authors do, so a result "
+        "depends on the batch; dartok.calibrate(model, images) freezes the statistics"
+    )
+    if random_scorer:
+        say_once(
+            f"the score net of {name!r} is meant to be pretrained but starts from random weights; "
+            "pass checkpoint=, or scorer_weights='imagenet' or a file"
+        )
+
+
+def _timm_config(name: str) -> dict[str, Any]:
+    """What timm's transforms need to know, after the authors' evaluation: 512 px, crop 448."""
+    return {
+        "architecture": name,
+        "num_classes": 1000,
+        "input_size": (3, 448, 448),
+        "pool_size": None,
+        "crop_pct": 0.875,
+        "crop_mode": "center",
+        "interpolation": "bicubic",
+        "fixed_input_size": False,
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+        "license": "apache-2.0",
+    }
+
+
+def _entrypoint(name: str) -> Callable[..., Any]:
+    """A builder with timm's signature: timm passes its configuration beside the model's options."""
+
+    def create(pretrained: bool = False, **options: Any) -> Any:
+        from timm.models import build_model_with_cfg
+        from timm.models._pretrained import PretrainedCfg
+
+        if pretrained:
+            raise ValueError(
+                f"{name} has no weights that timm can download; use "
+                f"dartok.create_model({name!r}, checkpoint=...) with the authors' file"
+            )
+        given = options.pop("pretrained_cfg", None)
+        options["pretrained_cfg"] = given or PretrainedCfg(**_timm_config(name))
+        _say_what_to_know(name, random_scorer=options.get("scorer_weights") is None)
+        build = _Builder(name)
+        feature_cfg = {"out_indices": options.pop("out_indices", 3), "feature_cls": "getter"}
+        return build_model_with_cfg(build, name, False, feature_cfg=feature_cfg, **options)
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = f"{DARVIT_PRESETS[name].summary}; see `dartok.create_model`."
+    create.__module__ = __name__
+    return create
+
+
+class _Builder:
+    """`build_darvit` of one preset, as the class that timm thinks it builds."""
+
+    def __init__(self, name: str) -> None:
+        self.name = self.__name__ = name
+
+    def __call__(self, **options: Any) -> "RegionHost":
+        from dartok.models.darvit import build_darvit
+
+        return build_darvit(DARVIT_PRESETS[self.name], **options)

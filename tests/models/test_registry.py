@@ -1,0 +1,90 @@
+"""Models by name, here and in timm."""
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+import timm
+import torch
+from deterministic import fill
+
+import dartok
+from dartok.core.notices import say_once
+
+pytestmark = pytest.mark.filterwarnings("ignore:darvit", "ignore:the score net")
+
+
+def test_the_seven_names_are_listed_and_filtered():
+    assert len(dartok.list_models()) == 7
+    assert dartok.list_models("*_sm*") == [
+        "darvit_sm",
+        "darvit_sm_144p",
+        "darvit_sm_288p",
+        "darvit_sm_392p",
+    ]
+
+
+@pytest.mark.parametrize("name", ["darvit_tiny", "darvit_sm_392p"])
+def test_timm_creates_our_models(name):
+    assert timm.is_model(name)
+    model = timm.create_model(name, num_classes=7, drop_path_rate=0.1).eval()
+    assert model(torch.randn(1, 3, 64, 96)).shape == (1, 7)
+    assert timm.data.resolve_model_data_config(model)["input_size"] == (3, 448, 448)
+    assert timm.data.resolve_model_data_config(model)["interpolation"] == "bicubic"
+
+
+def test_timm_makes_feature_extractors_of_our_models():
+    model = timm.create_model("darvit_tiny", features_only=True).eval()
+    maps = model(torch.randn(1, 3, 64, 96))
+    assert [tuple(features.shape) for features in maps] == [(1, 192, 4, 6)] * 3
+    assert model.feature_info.reduction() == [16, 16, 16]
+
+
+@pytest.mark.parametrize("order", ["import dartok, timm", "import timm, dartok"])
+def test_importing_in_either_order_registers_the_models(order):
+    code = f"{order}; assert len(timm.list_models('darvit*')) == 7"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_user_should_know_is_said_once():
+    say_once.cache_clear()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            dartok.create_model("darvit_tiny")
+    messages = [str(warning.message) for warning in said]
+    assert len(messages) == 2
+    assert "dartok.calibrate(model, images) freezes the statistics" in messages[0]
+    assert "starts from random weights" in messages[1]
+
+
+def difference_in_a_batch(model, images):
+    """Of the first image's region edges, alone and among the others, in strip coordinates."""
+    together = dartok.regions(model, images).strip_edges[:1]
+    return float((together - dartok.regions(model, images[:1]).strip_edges).abs().max())
+
+
+@torch.no_grad()
+def test_calibration_ends_the_dependence_on_the_batch():
+    model = fill(dartok.create_model("darvit_tiny", num_tokens=16, num_classes=3)).float()
+    images = torch.randn(4, 3, 64, 64) * torch.tensor([1.0, 0.2, 3.0, 0.5])[:, None, None, None]
+    assert difference_in_a_batch(model, images) > 1e-3
+    dartok.calibrate(model, images)
+    assert difference_in_a_batch(model, images) < 1e-5
+
+
+@pytest.mark.refuses
+def test_unknown_names_are_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="unknown model 'darvit_tiney'; did you mean darvit_tiny"):
+        dartok.create_model("darvit_tiney")
+    with pytest.raises(ValueError, match="unknown model 'resnet'; known: darvit_sm"):
+        dartok.create_model("resnet")
+    with pytest.raises(ValueError, match="no weights that timm can download"):
+        timm.create_model("darvit_tiny", pretrained=True)
+
+
+@pytest.mark.refuses
+def test_the_dials_refuse_a_model_without_a_tokenizer():
+    with pytest.raises(ValueError, match="must hold a dartok tokenizer, got Linear"):
+        dartok.set_strength(torch.nn.Linear(1, 1), 0.5)
