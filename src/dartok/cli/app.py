@@ -1,0 +1,80 @@
+"""The `dartok` command: find the command's file, run it, answer errors in one line."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn, TextIO
+
+from cyclopts import App, CycloptsError
+
+from dartok import __version__
+from dartok.cli.console import error_console, output_console
+from dartok.cli.convert import convert
+from dartok.cli.demo import demo
+from dartok.cli.env import env
+from dartok.cli.models import models
+from dartok.cli.show import show
+
+__all__ = ["app", "main"]
+
+_EXIT_ERROR = 2
+
+app = App(
+    name="dartok",
+    help="Adaptive visual tokens: regions that follow the picture, on any vision encoder.",
+    version=__version__,
+    console=output_console,
+    error_console=error_console,
+    result_action="return_value",
+)
+for _command in (demo, show, models, convert, env):
+    app.command(_command)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    What the user can mend (a wrong option or value, a missing file or package) is answered by one
+    line on the error stream and exit code 2; anything else is a defect and keeps its traceback.
+
+    Args:
+        argv: Arguments after the program's name; None for those of the process.
+    """
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            app(sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False)
+        except CycloptsError as error:
+            _fail(f"{error} See: {_help_command(error)}")
+        except (ValueError, ImportError, OSError) as error:
+            if _is_ours(error):
+                raise
+            _fail(str(error) or type(error).__name__)
+
+
+def _is_ours(error: Exception) -> bool:
+    """A module of ours that cannot be imported is a defect, not an extra that is missing."""
+    return isinstance(error, ImportError) and (error.name or "").split(".")[0] == "dartok"
+
+
+def _help_command(error: CycloptsError) -> str:
+    return " ".join(["dartok", *(error.command_chain or ()), "--help"])
+
+
+def _fail(message: str) -> NoReturn:
+    line = " ".join(message.split())
+    error_console.print(f"dartok: error: {line}", markup=False, soft_wrap=True)
+    sys.exit(_EXIT_ERROR)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Warnings in one line too; the signature is that of `warnings.showwarning`."""
+    text = " ".join(str(message).split())
+    error_console.print(f"dartok: warning: {text}", markup=False, soft_wrap=True)

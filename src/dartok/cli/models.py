@@ -1,0 +1,78 @@
+"""`dartok models`: what `create_model` knows."""
+
+import difflib
+import json as json_module
+from typing import TypedDict
+
+from rich.table import Table
+
+from dartok.cli.console import print_table, say
+
+__all__ = ["ModelEntry", "models"]
+
+_CUTOFF = 0.3
+
+
+class ModelEntry(TypedDict):
+    """One line of the table."""
+
+    name: str
+    tokens: int
+    rows: int
+    parameters: int
+    summary: str
+
+
+def models(pattern: str = "*", /, *, json: bool = False) -> None:
+    """List models: names, tokens, rows on square images, parameters, and what they are.
+
+    Args:
+        pattern: Part of a name, or a shell pattern such as '*_1??p'.
+        json: Print JSON instead of a table.
+    """
+    entries = [_entry(name) for name in _names(pattern)]
+    if json:
+        say(json_module.dumps(entries, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    for column in ("tokens", "rows", "parameters"):
+        table.add_column(column, justify="right")
+    table.add_column("what it is")
+    for entry in entries:
+        millions = f"{entry['parameters'] / 1e6:.2f} M"
+        counts = (str(entry["tokens"]), str(entry["rows"]), millions)
+        table.add_row(f"[bold]{entry['name']}[/bold]", *counts, entry["summary"])
+    print_table(table)
+    say("Any other ViT of timm: dartok.adapt(timm.create_model(...)).")
+
+
+def _names(pattern: str) -> list[str]:
+    from dartok.models import list_models
+
+    names = list_models(pattern if any(c in pattern for c in "*?[") else f"*{pattern}*")
+    if not names:
+        near = difflib.get_close_matches(pattern.strip("*"), list_models(), n=3, cutoff=_CUTOFF)
+        raise ValueError(
+            f"no model matches {pattern!r}; nearest: {', '.join(near or list_models())}"
+        )
+    return names
+
+
+def _entry(name: str) -> ModelEntry:
+    import torch
+
+    from dartok.core.partition import default_num_rows
+    from dartok.models.darvit import build_darvit
+    from dartok.models.presets import DARVIT_PRESETS
+
+    preset = DARVIT_PRESETS[name]
+    with torch.device("meta"):  # shapes only: nothing is initialised
+        model = build_darvit(preset)
+    return {
+        "name": name,
+        "tokens": preset.num_tokens,
+        "rows": default_num_rows(preset.num_tokens, 1, 1),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "summary": preset.summary,
+    }

@@ -1,0 +1,41 @@
+"""`dartok models` lists what `create_model` knows."""
+
+import json
+
+import pytest
+
+from dartok.models import list_models
+
+
+def test_every_model_has_a_line_with_its_numbers(dartok):
+    code, out, err = dartok("models")
+    assert (code, err) == (0, "")
+    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:-1]}
+    assert sorted(lines) == list_models()
+    assert lines["darvit_tiny"][:4] == ["196", "14", "6.30", "M"]
+    assert lines["darvit_tiny_121p"][:2] == ["121", "11"]
+
+
+def test_json_holds_the_same(dartok):
+    entries = json.loads(dartok("models", "--json").out)
+    assert [entry["name"] for entry in entries] == list_models()
+    parameters = {entry["name"]: entry["parameters"] for entry in entries}
+    assert parameters["darvit_tiny_v2"] == pytest.approx(6.76e6, rel=0.01)
+    assert parameters["darvit_sm"] == pytest.approx(24.10e6, rel=0.01)
+
+
+@pytest.mark.parametrize("pattern", ["tiny", "*tiny*", "darvit_tin*"])
+def test_a_part_of_a_name_or_a_shell_pattern_selects(dartok, pattern):
+    names = [entry["name"] for entry in json.loads(dartok("models", pattern, "--json").out)]
+    assert names == ["darvit_tiny", "darvit_tiny_121p", "darvit_tiny_v2"]
+
+
+@pytest.mark.refuses
+def test_an_unknown_name_is_answered_with_the_nearest(refused):
+    message = refused("models", "darvit_tny")
+    assert message.startswith("no model matches 'darvit_tny'; nearest: darvit_tiny")
+
+
+@pytest.mark.refuses
+def test_a_name_like_no_other_is_answered_with_all(refused):
+    assert ", ".join(list_models()) in refused("models", "zzz")
