@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from dartok.core.notices import say_once
+
 settings.register_profile(
     "dartok",
     derandomize=True,
@@ -31,6 +33,12 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said_yet() -> None:
+    """What is said once is said again in each test, so that their order does not matter."""
+    say_once.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,6 @@ from dartok.models import convert_checkpoint
 from dartok.models.darvit import build_darvit
 from dartok.models.presets import DARVIT_PRESETS
 
-pytestmark = pytest.mark.filterwarnings("ignore:darvit", "ignore:the score net")
-
 
 def authors_checkpoint(name: str, num_classes: int = 1000) -> dict[str, torch.Tensor]:
     """A state dict in the authors' layout, with random values."""

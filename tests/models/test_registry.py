@@ -10,9 +10,6 @@ import torch
 from deterministic import fill
 
 import dartok
-from dartok.core.notices import say_once
-
-pytestmark = pytest.mark.filterwarnings("ignore:darvit", "ignore:the score net")
 
 
 def test_the_seven_names_are_listed_and_filtered():
@@ -48,7 +45,6 @@ def test_importing_in_either_order_registers_the_models(order):
 
 
 def test_what_a_user_should_know_is_said_once():
-    say_once.cache_clear()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         for _ in range(2):

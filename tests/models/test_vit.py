@@ -116,7 +116,6 @@ def difference_alone_and_in_a_batch(model: RegionHost) -> float:
 
 
 @pytest.mark.parametrize("scorer", ["conv", "edge", "pixels", "mobilenetv3_small_v2"])
-@pytest.mark.filterwarnings("ignore:scorer")
 def test_an_image_alone_has_the_result_it_has_in_any_batch(host, scorer):
     model = dartok.adapt(host, num_tokens=20, strength=1.0, scorer=scorer).train()
     model(torch.randn(4, 3, 90, 130))  # running statistics, where a scorer has some
@@ -152,7 +151,6 @@ def test_bfloat16_autocast_is_finite_and_close_and_leaves_the_regions_alone(mode
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("scorer", ["conv", "edge", "mobilenetv3_small"])
-@pytest.mark.filterwarnings("ignore:scorer")
 @torch.no_grad()
 def test_models_of_any_floating_dtype_run(host, dtype, scorer):
     model = dartok.adapt(host, num_tokens=20, strength=1.0, scorer=scorer).eval().to(dtype)

@@ -12,14 +12,14 @@ from dartok.scorers import ConvScorer, EdgeScorer, Uniform, create_scorer, log_e
 
 def oracle_log_edge_energy(image, cell):
     """The definition, pixel by pixel, of one image (C, H, W)."""
-    channels, height, width = image.shape
+    grey = image.sum(0) / len(image)
+    height, width = grey.shape
     energy = np.zeros((height // cell, width // cell))
-    for c in range(channels):
-        for y in range(height // cell * cell):
-            for x in range(width // cell * cell):
-                dx = image[c, y, x + 1] - image[c, y, x] if x + 1 < width else 0
-                dy = image[c, y + 1, x] - image[c, y, x] if y + 1 < height else 0
-                energy[y // cell, x // cell] += (dx**2 + dy**2) / (channels * cell**2)
+    for y in range(height // cell * cell):
+        for x in range(width // cell * cell):
+            dx = grey[y, x + 1] - grey[y, x] if x + 1 < width else 0
+            dy = grey[y + 1, x] - grey[y, x] if y + 1 < height else 0
+            energy[y // cell, x // cell] += (dx**2 + dy**2) / cell**2
     logarithm = np.log(energy / energy.mean() + 0.01)
     return (logarithm - logarithm.mean()) / logarithm.std()
 

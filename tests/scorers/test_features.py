@@ -61,14 +61,12 @@ def test_scores_are_those_of_the_oracle(kind):
 
 
 @pytest.mark.parametrize("name", [*TORCHVISION_FEATURES, "mnasnet_v2", "squeezenet_v2"])
-@pytest.mark.filterwarnings("ignore:scorer")
 def test_every_backbone_gives_positive_scores_on_the_grid(name):
     scores = create_scorer(name).eval()(torch.randn(2, 3, 70, 130))
     assert scores.shape == (2, 14, 14)
     assert (scores > 0).all()
 
 
-@pytest.mark.filterwarnings("ignore:scorer")
 def test_any_timm_feature_extractor_is_a_scorer():
     assert create_scorer("timm/resnet10t").eval()(torch.randn(1, 3, 64, 64)).shape == (1, 14, 14)
 
@@ -85,9 +83,7 @@ def test_the_backbone_stays_frozen_while_training():
 
 
 def test_a_random_scorer_that_is_meant_to_be_pretrained_says_so_once():
-    from dartok.core.notices import say_once
 
-    say_once.cache_clear()
     with pytest.warns(UserWarning, match="starts from random weights; pass scorer_weights="):
         create_scorer("squeezenet")
     create_scorer("squeezenet")

@@ -42,13 +42,14 @@ def paint_map(
     strip, then rows of the strip to rows of the map.
     """
     batch, num_frames, num_rows = row_edges.shape[0], row_edges.shape[1], row_edges.shape[2] - 1
+    dtype = torch.promote_types(tokens.dtype, torch.float32)
     with without_autocast(tokens):
         strip_share = _strip_overlap(strip_edges, num_frames * num_rows, size[1]) * size[1]
         row_share = _row_overlap(row_edges, size[0]) * size[0]
-        strip = strip_share.to(tokens.dtype).transpose(1, 2) @ tokens
+        strip = strip_share.to(dtype).transpose(1, 2) @ tokens.to(dtype)
         strip = strip.view(batch, num_frames, num_rows, -1)
-        rows = row_share.to(tokens.dtype).transpose(-1, -2) @ strip
-        return rows.view(batch, num_frames, *size, -1).permute(0, 4, 1, 2, 3)
+        rows = row_share.to(dtype).transpose(-1, -2) @ strip
+        return rows.view(batch, num_frames, *size, -1).permute(0, 4, 1, 2, 3).to(tokens.dtype)
 
 
 def pool_map(
@@ -65,15 +66,19 @@ def pool_map(
     """
     channels, num_frames, height, width = values.shape[1:]
     batch, num_rows = row_edges.shape[0], row_edges.shape[2] - 1
+    dtype = torch.promote_types(values.dtype, torch.float32)
     with without_autocast(values):
-        row_weights = _normalised(_row_overlap(row_edges, height)).to(values.dtype)
-        columns = values.permute(0, 2, 3, 4, 1).flatten(3)
+        row_weights = _normalised(_row_overlap(row_edges, height)).to(dtype)
+        columns = values.to(dtype).permute(0, 2, 3, 4, 1).flatten(3)
         strip = (row_weights @ columns).view(batch, -1, channels)
-        weights = _strip_overlap(strip_edges, num_frames * num_rows, width)
-        if measure == "area":
-            heights = row_edges.diff(dim=-1).flatten(1)
-            weights = weights * heights.repeat_interleave(width, dim=1).unsqueeze(1)
-        return _normalised(weights).to(values.dtype) @ strip
+        heights = row_edges.diff(dim=-1) if measure == "area" else row_edges.new_ones(1)
+        heights = heights.to(dtype).expand(batch, num_frames, num_rows).flatten(1)
+        heights = heights.repeat_interleave(width, dim=1).unsqueeze(-1)
+        overlap = _strip_overlap(strip_edges, num_frames * num_rows, width).to(dtype)
+        # Sums and weights in one product: the overlaps are by far the largest tensor here.
+        sums = overlap @ torch.cat([strip * heights, heights], dim=-1)
+        means = sums[..., :-1] / sums[..., -1:].clamp_min(torch.finfo(dtype).tiny)
+        return means.to(values.dtype)
 
 
 def _row_overlap(row_edges: Tensor, height: int) -> Tensor:

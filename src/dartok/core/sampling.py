@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,12 +16,13 @@ __all__ = ["SamplingName", "sample_regions"]
 SamplingName = Literal["centred", "corner"]
 
 
-class _Points(NamedTuple):
-    """Where the patches are sampled, in pixel indices (0 is the centre of the first pixel)."""
+class _Columns(NamedTuple):
+    """The columns of samples of every patch, in [0, 1] of their image."""
 
-    x_px: Float[Tensor, "B N columns"]
-    y_px: Float[Tensor, "B N rows columns"]
-    row: Tensor  # (B, N, columns): the strip row of each column of samples
+    x: Float[Tensor, "B N columns"]
+    top: Float[Tensor, "B N columns"]  # of the row that holds the column
+    height: Float[Tensor, "B N columns"]
+    row: Int[Tensor, "B N columns"]  # of the strip
 
 
 def sample_regions(
@@ -78,16 +79,16 @@ def sample_regions(
         )
     picture = _stack_frames(images, regions.num_frames)
     count = (patch_size[0] * oversample, patch_size[1] * oversample)
-    size_px = (images.shape[-2], images.shape[-1])
     sound = Regions(_finite(regions.row_edges), _finite(regions.strip_edges))
     with without_autocast(images):
-        points = _points(sound, size_px, count, sampling, picture.dtype)
-        column = _bilinear(picture, points.x_px.unsqueeze(2), points.y_px)
+        columns = _columns(sound, count[1], sampling)
+        x, y = _lattice(columns, sound, _size_px(images), count[0], sampling, picture.dtype)
+        column = _bilinear(picture, x, y)
         if sampling == "corner":
-            column = _blend_seams(column, picture, sound, points, size_px)
+            column = _blend_seams(column, picture, sound, columns, count[0])
         if oversample > 1:
             column = F.avg_pool2d(column, oversample)
-        column = column + _nan_where_not_finite(regions).to(column.dtype)
+        column += _nan_where_not_finite(regions).to(column.dtype)
     patches = column.unflatten(2, (regions.num_tokens, patch_size[0]))
     return patches.transpose(1, 2)
 
@@ -105,26 +106,50 @@ def _stack_frames(images: Tensor, num_frames: int) -> Tensor:
     return images.transpose(1, 2).flatten(2, 3)
 
 
-def _points(
+def _size_px(images: Tensor) -> tuple[int, int]:
+    return (images.shape[-2], images.shape[-1])
+
+
+def _columns(regions: Regions, count: int, sampling: SamplingName) -> _Columns:
+    left, right = regions.strip_edges[:, :-1, None], regions.strip_edges[:, 1:, None]
+    strip = left + (right - left) * _offsets(count, sampling, left)
+    row = strip.detach().floor().long().clamp(0, regions.num_frames * regions.num_rows - 1)
+    top, bottom = regions._row_bounds(row)
+    return _Columns(strip - row, top, bottom - top, row)
+
+
+def _offsets(count: int, sampling: SamplingName, like: Tensor) -> Tensor:
+    start = 0.5 if sampling == "centred" else 0.0
+    return (torch.arange(count, dtype=like.dtype, device=like.device) + start) / count
+
+
+def _lattice(
+    columns: _Columns,
     regions: Regions,
     size_px: tuple[int, int],
-    count: tuple[int, int],
+    num_samples: int,
     sampling: SamplingName,
     dtype: torch.dtype,
-) -> _Points:
-    start = 0.5 if sampling == "centred" else 0.0  # of a step; and of a pixel, from edge to index
-    edges = regions.strip_edges
-    left, right = edges[:, :-1, None], edges[:, 1:, None]
-    strip = left + (right - left) * _offsets(count[1], start, edges)
-    row = strip.detach().floor().long().clamp(0, regions.num_frames * regions.num_rows - 1)
-    x_px = ((strip - row) * size_px[1] - start).to(dtype)
-    top, bottom = (bound * size_px[0] - start for bound in regions._row_bounds(row))
-    top, height = top.to(dtype).unsqueeze(2), (bottom - top).to(dtype).unsqueeze(2)
-    y_px = top + height * _offsets(count[0], start, top)[:, None]
-    y_px = y_px.clamp(0, size_px[0] - 1)  # frames are stacked: do not read the neighbour
-    if regions.num_frames > 1:
-        y_px = y_px + (row // regions.num_rows * size_px[0]).to(dtype).unsqueeze(2)
-    return _Points(x_px, y_px, row)
+) -> tuple[Float[Tensor, "B N 1 columns"], Float[Tensor, "B N rows columns"]]:
+    """Where to sample, x and y from -1 to 1 between the edges of the stacked frames.
+
+    The authors read edge coordinates as pixel indices, which lie half a pixel further on.
+    """
+    half_px = 0.0 if sampling == "centred" else 0.5
+    x = 2 * (columns.x + half_px / size_px[1]) - 1
+    top = (2 * (columns.top + half_px / size_px[0]) - 1).to(dtype).unsqueeze(2)
+    height = (2 * columns.height).to(dtype).unsqueeze(2)
+    y = top + height * _offsets(num_samples, sampling, top)[:, None]
+    frame = (columns.row // regions.num_rows).unsqueeze(2)
+    return x.to(dtype).unsqueeze(2), _in_frame(y, frame, regions.num_frames, size_px[0])
+
+
+def _in_frame(y: Tensor, frame: Tensor, num_frames: int, height_px: int) -> Tensor:
+    """From -1 to 1 of a frame to -1 to 1 of the stacked frames, never reading a neighbour."""
+    if num_frames == 1:
+        return y
+    inside = y.clamp(1 / height_px - 1, 1 - 1 / height_px)
+    return (inside + 1 + 2 * frame) / num_frames - 1
 
 
 def _finite(edges: Tensor) -> Tensor:
@@ -138,17 +163,10 @@ def _nan_where_not_finite(regions: Regions) -> Float[Tensor, "B 1 1 1"]:
     return (total * 0)[:, None, None, None]
 
 
-def _offsets(count: int, start: float, like: Tensor) -> Tensor:
-    return (torch.arange(count, dtype=like.dtype, device=like.device) + start) / count
-
-
 def _bilinear(
-    picture: Float[Tensor, "B C H W"], x_px: Tensor, y_px: Float[Tensor, "B N rows columns"]
+    picture: Float[Tensor, "B C H W"], x: Tensor, y: Float[Tensor, "B N rows columns"]
 ) -> Float[Tensor, "B C N*rows columns"]:
-    """Bilinear values at pixel indices, the border pixel repeated outside."""
-    height, width = picture.shape[-2:]
-    x = (2 * x_px + 1) / width - 1
-    y = (2 * y_px + 1) / height - 1
+    """Bilinear values at (x, y) from -1 to 1 between the edges, the border pixel repeated."""
     lattice = torch.stack([x.expand_as(y), y], dim=-1).flatten(1, 2)
     return F.grid_sample(
         picture, lattice, mode="bilinear", padding_mode="border", align_corners=False
@@ -156,26 +174,30 @@ def _bilinear(
 
 
 def _blend_seams(
-    column: Tensor, picture: Tensor, regions: Regions, points: _Points, size_px: tuple[int, int]
+    column: Tensor, picture: Tensor, regions: Regions, columns: _Columns, num_samples: int
 ) -> Tensor:
     """The authors' seam: beyond the last pixel of a row, fade to the next row's first pixel."""
-    num_tokens, rows, columns = points.y_px.shape[1:]
-    first = _first_column(picture, regions, rows, size_px)  # (B, C, strip rows, rows)
+    num_tokens, num_columns = columns.x.shape[1:]
+    width_px = picture.shape[-1]
+    first = _first_column(picture, regions, num_samples)  # (B, C, strip rows, samples)
     following = F.pad(first[:, :, 1:], (0, 0, 0, 1))
-    index = points.row.flatten(1)[:, None, :, None].expand(-1, picture.shape[1], -1, rows)
-    following = following.gather(2, index).view(*index.shape[:2], num_tokens, columns, rows)
-    share = (points.x_px - (size_px[1] - 1)).clamp_min(0)[:, None, :, None, :]
-    patches = column.unflatten(2, (num_tokens, rows))
-    return torch.lerp(patches, following.transpose(-1, -2), share).flatten(2, 3)
+    index = columns.row.flatten(1)[:, None, :, None].expand(-1, picture.shape[1], -1, num_samples)
+    following = following.gather(2, index).unflatten(2, (num_tokens, num_columns))
+    beyond_px = (columns.x * width_px - (width_px - 1)).clamp_min(0).to(column.dtype)
+    patches = column.unflatten(2, (num_tokens, num_samples))
+    blended = torch.lerp(patches, following.transpose(-1, -2), beyond_px[:, None, :, None, :])
+    return blended.flatten(2, 3)
 
 
 def _first_column(
-    picture: Tensor, regions: Regions, rows: int, size_px: tuple[int, int]
-) -> Float[Tensor, "B C strip_rows rows"]:
-    bounds = regions.row_edges.to(picture.dtype) * size_px[0]
-    top, height = bounds[..., :-1, None], bounds.diff(dim=-1).unsqueeze(-1)
-    y_px = (top + height * _offsets(rows, 0.0, picture)).clamp(max=size_px[0] - 1)
-    frame = torch.arange(regions.num_frames, dtype=y_px.dtype, device=y_px.device)
-    y_px = (y_px + (frame * size_px[0])[:, None, None]).flatten(1, 2).unsqueeze(-1)
-    column = _bilinear(picture, torch.zeros_like(y_px), y_px)
-    return column.squeeze(-1).unflatten(2, (-1, rows))
+    picture: Tensor, regions: Regions, num_samples: int
+) -> Float[Tensor, "B C strip_rows samples"]:
+    height_px = picture.shape[-2] // regions.num_frames
+    top = 2 * (regions.row_edges[..., :-1, None] + 0.5 / height_px) - 1
+    height = 2 * regions.row_edges.diff(dim=-1).unsqueeze(-1)
+    y = top + height * _offsets(num_samples, "corner", top)
+    frame = torch.arange(regions.num_frames, device=y.device)[:, None, None]
+    y = _in_frame(y, frame, regions.num_frames, height_px).flatten(1, 2).unsqueeze(-1)
+    y = y.to(picture.dtype)
+    column = _bilinear(picture, torch.full_like(y, 1 / picture.shape[-1] - 1), y)
+    return column.squeeze(-1).unflatten(2, (-1, num_samples))

@@ -12,6 +12,9 @@ __all__ = ["ConvScorer", "EdgeScorer", "Uniform", "log_edge_energy"]
 _ENERGY_FLOOR = 0.01
 """Of an image's mean energy: below it a cell counts as flat, so that noise is not told apart."""
 
+_CELL_PX = 8
+"""Side of a score cell of `ConvScorer`, in pixels of the copy that it sees."""
+
 _LARGEST_LOGIT = 4.0
 """Scores stay within e^-4 to e^4: no cell can take all regions, none is left without."""
 
@@ -67,15 +70,13 @@ class ConvScorer(nn.Module):
     """
 
     def __init__(
-        self, *, num_channels: int = 3, side_px: int | None = 224, width: int = 32
+        self, *, num_channels: int = 3, side_px: int | None = 224, width: int = 16
     ) -> None:
         super().__init__()
         self.side_px = side_px
         self.gain = nn.Parameter(torch.ones(()))
         self.residual = nn.Sequential(
-            nn.Conv2d(num_channels, width, kernel_size=4, stride=4),
-            nn.GELU(),
-            nn.Conv2d(width, width, kernel_size=3, stride=2, padding=1),
+            nn.Conv2d(num_channels, width, kernel_size=_CELL_PX, stride=_CELL_PX),
             nn.GELU(),
             nn.Conv2d(width, width, kernel_size=3, padding=1),
             nn.GELU(),
@@ -92,14 +93,9 @@ class ConvScorer(nn.Module):
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B h w"]:
         copy = fixed_copy(images, self.side_px)
-        energy = log_edge_energy(copy, cell_px=8)
         residual = self.residual(copy.to(self.gain.dtype)).squeeze(1)
-        height, width = (
-            min(energy.shape[1], residual.shape[1]),
-            min(energy.shape[2], residual.shape[2]),
-        )
-        logit = self.gain * energy[:, :height, :width] + residual[:, :height, :width]
-        return _score(logit.to(torch.promote_types(logit.dtype, torch.float32)))
+        energy = log_edge_energy(copy, _CELL_PX)
+        return _score(self.gain * energy + residual.to(energy.dtype))
 
 
 def log_edge_energy(
@@ -107,7 +103,7 @@ def log_edge_energy(
 ) -> Float[Tensor, "B H/cell W/cell"]:
     """Standardised logarithm of the gradient energy of each cell.
 
-    `e = mean over the cell and channels of dx^2 + dy^2`, with forward differences in pixels;
+    `e = mean over the cell of dx^2 + dy^2`, with forward differences of the channels' mean;
     `l = log(e / mean(e) + 0.01)`; the result is `(l - mean(l)) / std(l)` over each image alone, so
     it depends neither on the contrast nor on the batch. A flat image gives zeros.
 
@@ -121,10 +117,11 @@ def log_edge_energy(
         tensor([[[0., 0.],
                  [0., 0.]]])
     """
-    images = images.to(torch.promote_types(images.dtype, torch.float32))
-    across = F.pad(images.diff(dim=-1), (0, 1)).square()
-    down = F.pad(images.diff(dim=-2), (0, 0, 0, 1)).square()
-    energy = F.avg_pool2d((across + down).mean(1, keepdim=True), cell_px).squeeze(1)
+    grey = images.to(torch.promote_types(images.dtype, torch.float32)).mean(1, keepdim=True)
+    padded = F.pad(grey, (0, 1, 0, 1), mode="replicate")
+    corner = padded[..., :-1, :-1]
+    across, down = padded[..., :-1, 1:] - corner, padded[..., 1:, :-1] - corner
+    energy = F.avg_pool2d(across.square() + down.square(), cell_px).squeeze(1)
     tiny = torch.finfo(energy.dtype).tiny
     relative = energy / energy.mean((1, 2), keepdim=True).clamp_min(tiny)
     logarithm = (relative + _ENERGY_FLOOR).log()
