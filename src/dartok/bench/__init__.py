@@ -1,0 +1,1 @@
+"""Cost and speed, side by side with the fixed grid."""

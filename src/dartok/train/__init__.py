@@ -1,0 +1,1 @@
+"""Training: configuration and a small supervised loop."""

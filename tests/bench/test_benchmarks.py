@@ -1,0 +1,36 @@
+"""The scripts of `benchmarks/`, run as the README says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the wheel does not carry benchmarks/"),
+]
+
+
+def run_script(name, *arguments):
+    command = [sys.executable, str(BENCHMARKS / name), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+
+
+def test_the_costs_are_those_of_the_authors():
+    done = run_script("cost_table.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "darvit_sm_392p       392" in done.stdout
+
+
+def test_the_speed_script_prints_every_limit():
+    done = run_script("speed_cpu.py", "--rounds", "1", "--batch-size", "1")
+    assert done.returncode in (0, 1), done.stderr  # one round on a busy machine proves no speed
+    assert done.stdout.count("met") + done.stdout.count("NOT MET") == 5
+    assert "float32" in done.stdout.splitlines()[0]
+
+
+@pytest.mark.refuses
+def test_the_speed_script_refuses_an_option_it_does_not_know():
+    assert run_script("speed_cpu.py", "--turns", "3").returncode == 2
