@@ -171,7 +171,7 @@ def test_a_forward_pass_is_the_oracles_tokens_through_plain_blocks():
     scores = model.patch_embed.scorer(images).numpy()
     tokens = []
     for image, score in zip(images.numpy(), scores, strict=True):
-        cut = oracles.authors_partition(score[None], 30, 5)
+        cut = oracles.authors_partition(score, 30, 5)
         patches = [oracles.corner_patch(image[None], cut, n, (16, 16)) for n in range(30)]
         weights = oracles.overlaps(cut, (14, 14), measure="strip").reshape(30, -1)
         positions = model.patch_embed.pos_embed[0].flatten(1).numpy().T

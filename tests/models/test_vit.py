@@ -90,7 +90,8 @@ def test_weight_decay_and_layer_groups_cover_the_new_names(model):
     groups = group_parameters(model, model.group_matcher(), reverse=True)
     assert groups["patch_embed.pos_embed"] == groups["patch_embed.scorer.gain"] == 0
     assert groups["patch_embed.proj.weight"] == 0
-    decayed = param_groups_weight_decay(model, 0.05, model.no_weight_decay())
+    skip = model.no_weight_decay()
+    decayed = param_groups_weight_decay(model, 0.05, no_weight_decay_list=skip)
     positions = model.patch_embed.pos_embed
     assert any(positions is value for value in decayed[0]["params"])
 
