@@ -162,8 +162,9 @@ def test_its_description_says_what_it_does():
         ({"oversample": 0}, r"^oversample must be >= 1, got 0$"),
         (
             {"proj": nn.Conv2d(3, 6, 16, stride=8)},
-            r"^proj must be a patch projection \(kernel equal to stride, one group, no padding or "
-            r"dilation\), got Conv2d\(3, 6, kernel_size=\(16, 16\), stride=\(8, 8\)\)$",
+            r"^proj must be a patch projection \(a plain Conv2d, kernel equal to stride, "
+            r"one group, no padding or dilation\), "
+            r"got Conv2d\(3, 6, kernel_size=\(16, 16\), stride=\(8, 8\)\)$",
         ),
         ({"proj": nn.Conv2d(3, 6, 4, stride=4, groups=3)}, r"^proj .* got Conv2d\(.*groups=3\)$"),
         ({"proj": nn.Conv2d(3, 6, 4, stride=4, padding=1)}, r"^proj .* got Conv2d\(.*padding=\("),
@@ -192,16 +193,22 @@ def test_a_refused_budget_leaves_the_old_one(num_tokens, num_rows, message):
 
 
 BAD_IMAGES = [
-    (torch.ones(3, 8, 8), r"^images must be \(B, C, H, W\), got shape \(3, 8, 8\)$"),
-    (torch.ones(1, 2, 3, 8, 8), r"^images must be \(B, C, H, W\), got shape \(1, 2, 3, 8, 8\)$"),
+    (
+        torch.ones(3, 8, 8),
+        r"^images must be \(B, C, H, W\) with at least one image, got shape \(3, 8, 8\)$",
+    ),
+    (
+        torch.ones(1, 2, 3, 8, 8),
+        r"^images must be \(B, C, H, W\) with at least one image, got shape \(1, 2, 3, 8, 8\)$",
+    ),
     (
         torch.ones(1, 3, 8, 8, dtype=torch.uint8),
         r"^images must be floating point, normalised as the model expects, got torch.uint8; "
         r"convert with images.float\(\) / 255 and normalise$",
     ),
     (torch.ones(1, 3, 8, 8, dtype=torch.int64), r"^images must be floating .* got torch.int64"),
-    (torch.ones(1, 4, 8, 8), r"^images must have 3 channels, got 4$"),
-    (torch.ones(1, 1, 8, 8), r"^images must have 3 channels, got 1$"),
+    (torch.ones(1, 4, 8, 8), r"^images must have 3 channels, as the model, got 4; convert"),
+    (torch.ones(1, 1, 8, 8), r"^images must have 3 channels, as the model, got 1; convert"),
     (
         torch.ones(1, 3, 3, 8),
         r"^images must be at least one patch \(4 x 4 px\) in size, got 3 x 8 px; enlarge them$",
@@ -237,3 +244,34 @@ def test_infinities_of_both_signs_do_not_cancel():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_large_half_precision_images_are_not_mistaken_for_infinite(dtype):
     check_images(torch.full((2, 3, 64, 64), 100.0, dtype=dtype), 3, (4, 4))
+
+
+@pytest.mark.refuses
+def test_a_budget_that_is_not_whole_or_that_a_grid_cannot_fill_is_refused():
+    with pytest.raises(ValueError, match=r"num_tokens must be a whole number, got 3.5"):
+        tokenizer().set_num_tokens(3.5)
+    with pytest.raises(ValueError, match=r"must be a multiple of frames \* num_rows = 7 for"):
+        tokenizer(partition="grid").set_num_tokens(50, 7)
+
+
+@pytest.mark.refuses
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (-torch.ones(1, 2, 2), "scorer must give positive finite scores, got -1 to -1; end it in"),
+        (torch.full((1, 2, 2), torch.nan), "scorer must give positive finite scores, got nan"),
+        (torch.ones(1, 1, 2, 2), r"scorer must give scores \(B, h, w\) with B = 1, got \(1, 1, 2"),
+        (torch.ones(3, 2, 2), r"scorer must give scores \(B, h, w\) with B = 1, got \(3, 2, 2\)"),
+    ],
+)
+def test_a_scorer_that_breaks_the_rules_is_refused(scores, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer(scorer=Fixed(scores))(torch.rand(1, 3, 32, 32))
+
+
+@pytest.mark.refuses
+def test_images_that_are_no_batch_of_tensors_are_refused():
+    with pytest.raises(ValueError, match=r"images must be a tensor \(B, C, H, W\), got a list"):
+        tokenizer()([1.0])
+    with pytest.raises(ValueError, match="with at least one image, got shape"):
+        tokenizer()(torch.rand(0, 3, 32, 32))

@@ -55,6 +55,8 @@ def test_a_module_is_a_scorer_of_its_own():
 def test_bad_names_and_weights_are_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"unknown scorer 'mobilnetv3_small'; did you mean mobile"):
         create_scorer("mobilnetv3_small")
+    with pytest.raises(ValueError, match="num_channels must be 3 for scorer 'squeezenet', got 1"):
+        create_scorer("squeezenet", num_channels=1)
     with pytest.raises(ValueError, match="timm has no model 'resnett'"):
         create_scorer("timm/resnett")
     with pytest.raises(ValueError, match="needs a pretrained backbone, got scorer 'edge'"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dartok.scorers import calibrate, create_scorer
+from dartok.scorers import RegionTokenizer, calibrate, create_scorer
 
 
 def test_calibration_uses_the_moments_of_all_pictures_however_batched():
@@ -29,3 +29,26 @@ def test_after_calibration_results_do_not_depend_on_the_batch():
 def test_no_pictures_are_refused():
     with pytest.raises(ValueError, match="at least one batch of pictures, got none"):
         calibrate(create_scorer("pixels"), [])
+
+
+@pytest.mark.refuses
+def test_broken_pictures_are_refused_and_change_nothing():
+    scorer = create_scorer("pixels", statistics="batch").train()
+    for pictures, message in [
+        (torch.full((2, 3, 20, 20), torch.nan), "images must be finite"),
+        (torch.zeros(2, 3, 20, 20, dtype=torch.uint8), "images must be floating point"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            calibrate(scorer, [torch.rand(2, 3, 20, 20), pictures])
+    assert scorer.training
+    assert not scorer.statistics.frozen
+
+
+def test_a_tokenizer_without_statistics_is_left_as_it_is():
+    calibrate(RegionTokenizer(embed_dim=4, num_tokens=4, scorer="conv"), [])
+
+
+@pytest.mark.refuses
+def test_a_model_without_regions_is_refused():
+    with pytest.raises(ValueError, match="must hold a dartok tokenizer or scorer, got Linear"):
+        calibrate(torch.nn.Linear(1, 1), [])

@@ -71,6 +71,19 @@ def test_any_timm_feature_extractor_is_a_scorer():
     assert create_scorer("timm/resnet10t").eval()(torch.randn(1, 3, 64, 64)).shape == (1, 14, 14)
 
 
+def test_a_timm_extractor_may_give_channels_last_and_take_weights_from_a_file(tmp_path):
+    import timm
+
+    assert (
+        create_scorer("timm/swin_tiny_patch4_window7_224").eval()(torch.randn(1, 3, 9, 9)).ndim == 3
+    )
+    trained = timm.create_model("resnet10t")
+    torch.save(trained.state_dict(), tmp_path / "resnet.pth")
+    scorer = create_scorer("timm/resnet10t", weights=tmp_path / "resnet.pth")
+    loaded = scorer.features.net.state_dict()
+    assert all(torch.equal(value, trained.state_dict()[key]) for key, value in loaded.items())
+
+
 def test_the_backbone_stays_frozen_while_training():
     scorer = build_scorer(
         "mobilenetv3_small", weights=None, num_channels=3, side_px=64, statistics="running"

@@ -62,3 +62,12 @@ def test_constant_values_have_finite_results_and_gradients(shape):
 def test_an_unknown_source_is_refused():
     with pytest.raises(ValueError, match=r"statistics must be one of running, batch, got 'none'"):
         ScoreStatistics("none")
+
+
+def test_frozen_statistics_stay_through_further_training_and_half_precision():
+    statistics = ScoreStatistics("running")
+    statistics.freeze(5.03, 0.0025)
+    statistics.train()(torch.randn(8, 6, 6))
+    statistics.bfloat16().eval()
+    values = 5.03 + 0.05 * torch.randn(2, 6, 6)
+    assert_close(statistics(values), (values - 5.03) / 0.05, rtol=1e-4, atol=1e-4)

@@ -16,6 +16,7 @@ from dartok.core.regions import Regions
 __all__ = [
     "PartitionName",
     "authors_partition",
+    "check_num_rows",
     "default_num_rows",
     "flow_partition",
     "geometry",
@@ -152,12 +153,8 @@ def grid_partition(scores: Float[Tensor, "B *T h w"], *, num_tokens: int, num_ro
         tensor([[0.0000, 0.5000, 1.0000]], dtype=torch.float64)
     """
     frames = _frames(scores, num_tokens, num_rows)
-    num_columns, rest = divmod(num_tokens, frames.shape[1] * num_rows)
-    if rest:
-        raise ValueError(
-            f"num_tokens must be a multiple of frames * num_rows = {frames.shape[1] * num_rows} "
-            f"for partition='grid', got {num_tokens}; change num_tokens or num_rows"
-        )
+    check_num_rows(num_rows, num_tokens, "grid", num_frames=frames.shape[1])
+    num_columns = num_tokens // (frames.shape[1] * num_rows)
     row_edges = quantile_edges(frames.sum(-1), num_rows) / frames.shape[-2]
     columns = quantile_edges(frames.sum(-2), num_columns) / frames.shape[-1]
     first_rows = torch.arange(frames.shape[1] * num_rows, device=frames.device)
@@ -243,11 +240,31 @@ def default_num_rows(
         (14, 7)
     """
     share = max(1, num_tokens // num_frames)
-    ideal = (share * height / width) ** 0.5
-    if kind == "grid":
-        divisors = [rows for rows in range(1, share + 1) if share % rows == 0]
-        return min(divisors, key=lambda rows: max(rows / ideal, ideal / rows))
-    return min(max(1, round(ideal)), share)
+    if kind != "grid":
+        return min(max(1, round((share * height / width) ** 0.5)), share)
+    rows = 1
+    for divisor in range(2, share + 1):  # compared by products: sizes may be symbols of a compiler
+        if share % divisor == 0 and share * height > rows * divisor * width:
+            rows = divisor
+    return rows
+
+
+def check_num_rows(
+    num_rows: int, num_tokens: int, kind: PartitionName, *, num_frames: int = 1
+) -> None:
+    """Refuse a number of rows that the budget cannot fill.
+
+    Raises:
+        ValueError: If `num_rows` is not from 1 to `num_tokens`, or, for a grid, if whole columns
+            are not possible.
+    """
+    if not 1 <= num_rows <= num_tokens:
+        raise ValueError(f"num_rows must be from 1 to num_tokens = {num_tokens}, got {num_rows}")
+    if kind == "grid" and num_tokens % (num_frames * num_rows):
+        raise ValueError(
+            f"num_tokens must be a multiple of frames * num_rows = {num_frames * num_rows} "
+            f"for partition='grid', got {num_tokens}; change num_tokens or num_rows"
+        )
 
 
 def _frames(scores: Tensor, num_tokens: int, num_rows: int) -> Tensor:
@@ -255,8 +272,7 @@ def _frames(scores: Tensor, num_tokens: int, num_rows: int) -> Tensor:
         raise ValueError(f"scores must be (B, h, w) or (B, T, h, w), got {tuple(scores.shape)}")
     if num_tokens < 1:
         raise ValueError(f"num_tokens must be >= 1, got {num_tokens}")
-    if not 1 <= num_rows <= num_tokens:
-        raise ValueError(f"num_rows must be from 1 to num_tokens = {num_tokens}, got {num_rows}")
+    check_num_rows(num_rows, num_tokens, "flow")
     return geometry(scores if scores.ndim == 4 else scores.unsqueeze(1))
 
 

@@ -6,9 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dartok.core.names import one_of
+from dartok.core.names import one_of, whole_number
 from dartok.core.overlap import Measure
-from dartok.core.partition import PartitionName, default_num_rows, geometry, partition
+from dartok.core.partition import (
+    PartitionName,
+    check_num_rows,
+    default_num_rows,
+    geometry,
+    partition,
+)
 from dartok.core.regions import Regions
 from dartok.core.sampling import SamplingName, sample_regions
 
@@ -75,15 +81,13 @@ class Tokenizer(nn.Module):
     ) -> None:
         super().__init__()
         _check_projection(proj)
-        if oversample < 1:
-            raise ValueError(f"oversample must be >= 1, got {oversample}")
         self.scorer = scorer
         self.proj = proj
         self.norm = nn.Identity() if norm is None else norm
         self.pos_embed = None if positions is None else nn.Parameter(positions)
         self.partition: PartitionName = one_of("partition", partition, PartitionName)
         self.sampling: SamplingName = one_of("sampling", sampling, SamplingName)
-        self.oversample = oversample
+        self.oversample = whole_number("oversample", oversample)
         self.set_num_tokens(num_tokens, num_rows)
         self.register_buffer("strength", torch.tensor(1.0))
         self.set_strength(strength)
@@ -97,16 +101,14 @@ class Tokenizer(nn.Module):
         """Change the budget. `num_rows=None` derives the rows from each batch's aspect.
 
         Raises:
-            ValueError: If `num_tokens < 1`, or `num_rows` is not from 1 to `num_tokens`.
+            ValueError: If `num_tokens < 1`, or `num_rows` is not from 1 to `num_tokens`, or for a
+                grid does not divide it.
         """
-        if num_tokens < 1:
-            raise ValueError(f"num_tokens must be >= 1, got {num_tokens}")
-        if num_rows is not None and not 1 <= num_rows <= num_tokens:
-            raise ValueError(
-                f"num_rows must be from 1 to num_tokens = {num_tokens}, got {num_rows}"
-            )
-        self.num_tokens = num_tokens
-        self.num_rows = num_rows
+        num_tokens = whole_number("num_tokens", num_tokens)
+        if num_rows is not None:
+            check_num_rows(num_rows, num_tokens, self.partition)
+            num_rows = whole_number("num_rows", num_rows)
+        self.num_tokens, self.num_rows = num_tokens, num_rows
 
     def set_strength(self, strength: float) -> None:
         """Set how far the regions leave the fixed grid: 0 not at all, 1 the full method.
@@ -123,9 +125,13 @@ class Tokenizer(nn.Module):
         check_images(images, self.proj.in_channels, self.patch_size)
         height, width = images.shape[-2:]
         num_rows = self.num_rows or default_num_rows(
-            self.num_tokens, height, width, kind=self.partition
+            self.num_tokens,
+            int(height) * self.patch_size[1],  # rows and columns are counted in patches
+            int(width) * self.patch_size[0],
+            kind=self.partition,
         )
-        scores = geometry(self.scorer(images)) ** geometry(self.strength)
+        scores = geometry(_checked_scores(self.scorer(images), images))
+        scores = scores ** geometry(self.strength)
         return partition(scores, num_tokens=self.num_tokens, num_rows=num_rows, kind=self.partition)
 
     def embed(self, images: Tensor, regions: Regions) -> Float[Tensor, "B N D"]:
@@ -169,29 +175,58 @@ def check_images(images: Tensor, num_channels: int, patch_size: tuple[int, int])
     Raises:
         ValueError: Naming what was got, the rule and the remedy.
     """
-    if images.ndim != 4:
-        raise ValueError(f"images must be (B, C, H, W), got shape {tuple(images.shape)}")
+    if not isinstance(images, Tensor):
+        raise ValueError(f"images must be a tensor (B, C, H, W), got a {type(images).__name__}")
+    if images.ndim != 4 or images.shape[0] == 0:
+        raise ValueError(
+            f"images must be (B, C, H, W) with at least one image, got shape {tuple(images.shape)}"
+        )
     if not images.is_floating_point():
         raise ValueError(
             f"images must be floating point, normalised as the model expects, got {images.dtype}; "
             "convert with images.float() / 255 and normalise"
         )
     if images.shape[1] != num_channels:
-        raise ValueError(f"images must have {num_channels} channels, got {images.shape[1]}")
+        raise ValueError(
+            f"images must have {num_channels} channels, as the model, got {images.shape[1]}; "
+            "convert them"
+        )
     if images.shape[2] < patch_size[0] or images.shape[3] < patch_size[1]:
         raise ValueError(
             f"images must be at least one patch ({patch_size[0]} x {patch_size[1]} px) in size, "
             f"got {images.shape[2]} x {images.shape[3]} px; enlarge them"
         )
-    readable = images.device.type == "cpu" and not torch.compiler.is_compiling()
-    if readable and not images.detach().sum(dtype=torch.float32).isfinite():
+    if _readable(images) and not images.detach().sum(dtype=torch.float32).isfinite():
         raise ValueError("images must be finite, got NaN or infinite pixels; clean the input")
+
+
+def _readable(values: Tensor) -> bool:
+    """Whether reading a value is cheap: on the CPU, outside a compiler's tracing."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _checked_scores(scores: Tensor, images: Tensor) -> Tensor:
+    """Refuse what a scorer of the user's own may do wrong."""
+    if scores.ndim != 3 or scores.shape[0] != images.shape[0]:
+        raise ValueError(
+            f"scorer must give scores (B, h, w) with B = {images.shape[0]}, "
+            f"got {tuple(scores.shape)}"
+        )
+    if _readable(scores):
+        low, high = scores.detach().aminmax()
+        if not (low > 0 and high < torch.inf):
+            raise ValueError(
+                f"scorer must give positive finite scores, got {low:.3g} to {high:.3g}; "
+                "end it in exp or softplus"
+            )
+    return scores
 
 
 def _check_projection(proj: nn.Conv2d) -> None:
     plain = tuple(proj.dilation) == (1, 1) and proj.padding in ((0, 0), "valid")
+    plain = plain and type(proj) is nn.Conv2d  # its weight is read: a wrapper would be ignored
     if tuple(proj.kernel_size) != tuple(proj.stride) or proj.groups != 1 or not plain:
         raise ValueError(
-            "proj must be a patch projection (kernel equal to stride, one group, no padding or "
-            f"dilation), got {proj}"
+            "proj must be a patch projection (a plain Conv2d, kernel equal to stride, one group, "
+            f"no padding or dilation), got {proj}"
         )

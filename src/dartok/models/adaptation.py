@@ -11,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from dartok.core.partition import PartitionName
+from dartok.core.precision import without_autocast
 from dartok.core.sampling import SamplingName
 from dartok.models.patch_embed import RegionPatchEmbed
 from dartok.models.vit import HOST_CLASSES, RegionHost
@@ -102,6 +103,8 @@ def attach(host: VisionTransformer, embed: RegionPatchEmbed) -> RegionHost:
         model.__dict__[name] = shared
     embed.scorer.to(host.patch_embed.proj.weight)
     model.patch_embed = embed.to(host.patch_embed.proj.weight.device).train(host.training)
+    if host.pos_embed is not None and embed.pos_embed is not None:
+        embed.pos_embed.requires_grad_(host.pos_embed.requires_grad)
     if host.pos_embed is not None and not host.no_embed_class:
         names = [name for name in ("cls_token", "dist_token", "reg_token") if _has(host, name)]
         lengths = [getattr(host, name).shape[1] for name in names]
@@ -126,7 +129,7 @@ def _check_host(host: nn.Module) -> VisionTransformer:
         raise ValueError(f"host is adapted already, got {name}; adapt the original model")
     if type(host) not in HOST_CLASSES:
         known = ", ".join(f"timm's {cls.__name__}" for cls in HOST_CLASSES)
-        raise ValueError(f"adapt cannot carry over {name}: it knows {known}")
+        raise ValueError(f"adapt cannot carry over {name}: it knows models of {known}")
     assert isinstance(host, VisionTransformer)
     embed = host.patch_embed
     if type(embed) is not PatchEmbed:
@@ -165,8 +168,11 @@ def _check_same_function(host: VisionTransformer, model: RegionHost) -> None:
     weight = host.patch_embed.proj.weight
     generator = torch.Generator().manual_seed(0)
     shape = (1, host.patch_embed.proj.in_channels, *host.patch_embed.img_size)
-    images = torch.randn(shape, generator=generator).to(weight)
-    with _in_eval_mode(host, model), _neutral(model.patch_embed, host.patch_embed.num_patches):
+    images = torch.randn(shape, generator=generator, device="cpu").to(weight)
+    # On a GPU the host's convolution would round to TF32, and our matrix product would not.
+    exact = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
+    neutral = _neutral(model.patch_embed, host.patch_embed.num_patches)
+    with exact, without_autocast(weight), _in_eval_mode(host, model), neutral:
         expected, actual = host.forward_features(images), model.forward_features(images)
     difference = float((actual - expected).norm() / expected.norm())
     largest = _LARGEST_DIFFERENCE.get(weight.dtype, _LARGEST_DIFFERENCE_HALF)

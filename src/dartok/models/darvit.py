@@ -26,6 +26,7 @@ def build_darvit(
     num_tokens: int | None = None,
     num_rows: int | None = None,
     score_size: int | None = None,
+    img_size: int | tuple[int, int] = _INPUT_PX,
     scorer_weights: str | Path | None = None,
     in_chans: int = 3,
     global_pool: Literal["", "avg", "avgmax", "max", "token", "map"] = "token",
@@ -46,6 +47,7 @@ def build_darvit(
         num_rows: Rows; None for `round(sqrt(num_tokens))` on square images.
         score_size: Side in pixels of the copy that the scorer sees; None for the image itself, as
             the authors do. The costs they publish are those of 224.
+        img_size: Size in pixels that the model is meant for; every size works.
         scorer_weights: For the scorer's backbone: None, "imagenet" or a file.
         in_chans: Channels of the images.
         global_pool: timm's pooling.
@@ -78,7 +80,9 @@ def build_darvit(
         statistics="batch",
     )
     tokens = preset.num_tokens if num_tokens is None else num_tokens
-    return attach(host, _authors_embed(host, scorer, tokens, num_rows))
+    model = attach(host, _authors_embed(host, scorer, tokens, num_rows))
+    model.patch_embed.set_input_size(img_size)
+    return model
 
 
 def _authors_embed(

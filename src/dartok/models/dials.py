@@ -44,6 +44,9 @@ def set_num_tokens(model: nn.Module, num_tokens: int, *, num_rows: int | None = 
 def set_strength(model: nn.Module, strength: float) -> None:
     """Set how far the regions leave the fixed grid: 0 not at all, 1 the full method.
 
+    The strength is a buffer, saved with the weights; an averaged copy of the model (EMA) follows
+    slowly unless it is set there too.
+
     Raises:
         ValueError: If `strength` is outside [0, 1] or the model has no tokenizer.
     Example:
@@ -57,7 +60,9 @@ def set_strength(model: nn.Module, strength: float) -> None:
 
 
 def regions(model: nn.Module, images: Tensor) -> Regions:
-    """The regions that a model cuts images into; nothing is kept in the model.
+    """The regions that a model cuts images into; they are not kept in the model.
+
+    In train mode this is a forward pass of the scorer like any other: its statistics move.
 
     Args:
         model: An adapted model or a tokenizer.

@@ -94,6 +94,7 @@ def register_with_timm() -> None:
     for name in DARVIT_PRESETS:
         if not is_model(name):
             register_model(_entrypoint(name))
+    __all__[:] = [name for name in __all__ if name not in DARVIT_PRESETS]  # timm appends them
 
 
 def _preset_of(name: str) -> DarvitPreset:

@@ -82,8 +82,10 @@ class RegionHost(VisionTransformer):
     def _run_block(
         self, block: Any, tokens: Tensor, attn_mask: Tensor | None, is_causal: bool
     ) -> Tensor:
-        if attn_mask is not None or is_causal:
-            return block(tokens, attn_mask=attn_mask, is_causal=is_causal)
+        if is_causal:  # blocks of older timm do not know this option
+            return block(tokens, attn_mask=attn_mask, is_causal=True)
+        if attn_mask is not None:
+            return block(tokens, attn_mask=attn_mask)
         if self.grad_checkpointing:
             return checkpoint(block, tokens)
         return block(tokens)

@@ -95,8 +95,13 @@ def build_scorer(
         if weights is not None:
             load_strictly(scorer, read_state(weights), source=str(weights))
         return scorer
+    if num_channels != 3:
+        raise ValueError(
+            f"num_channels must be 3 for scorer {name!r}, got {num_channels}; "
+            "use scorer='conv', or pass a scorer module of your own"
+        )
     state = None if weights in (None, "imagenet") else read_state(str(weights))
-    whole = state is not None and any(key.startswith("head.") for key in state)
+    whole = state is not None and "statistics.frozen" in state
     backbone = None if whole else weights
     head: LocalHead | GatedHead
     if name.startswith(_TIMM):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from dartok.core.tokenizer import Tokenizer, check_images
 from dartok.scorers.features import FeatureScorer
 
 __all__ = ["calibrate"]
@@ -23,7 +24,8 @@ def calibrate(model: nn.Module, images: Tensor | Iterable[Tensor | tuple[Tensor,
         images: Pictures `(B, C, H, W)` normalised as for the model, or an iterable of such batches;
             a batch may be a tuple whose first entry is the pictures, as a data loader gives.
     Raises:
-        ValueError: If there is no picture.
+        ValueError: If the model has neither tokenizer nor scorer, if there is no picture, or if one
+            is not finite or not floating point.
     Example:
         >>> from dartok.scorers import create_scorer
         >>> scorer = create_scorer("pixels", statistics="batch").eval()
@@ -32,22 +34,20 @@ def calibrate(model: nn.Module, images: Tensor | Iterable[Tensor | tuple[Tensor,
         True
     """
     scorers = [module for module in model.modules() if isinstance(module, FeatureScorer)]
-    batches = [images] if isinstance(images, Tensor) else images
+    if not scorers:
+        if not any(isinstance(module, Tokenizer) for module in model.modules()):
+            raise ValueError(
+                f"model must hold a dartok tokenizer or scorer, got {type(model).__name__}"
+            )
+        return
     moments = {scorer: _Moments() for scorer in scorers}
-    was_training = {scorer: scorer.training for scorer in scorers}
-    for scorer in scorers:
-        scorer.eval()
-    num_batches = 0
-    for batch in batches:
+    for batch in [images] if isinstance(images, Tensor) else images:
         pictures = batch if isinstance(batch, Tensor) else batch[0]
-        num_batches += 1
+        check_images(pictures, pictures.shape[1], (1, 1))
         for scorer in scorers:
             moments[scorer].add(scorer.logits(pictures.to(scorer.statistics.mean.device)))
-    if num_batches == 0:
-        raise ValueError("images must hold at least one batch of pictures, got none")
     for scorer in scorers:
         scorer.statistics.freeze(*moments[scorer].result())
-        scorer.train(was_training[scorer])
 
 
 class _Moments:
@@ -65,5 +65,7 @@ class _Moments:
         self.squares += float(values.square().sum())
 
     def result(self) -> tuple[float, float]:
+        if self.count == 0:
+            raise ValueError("images must hold at least one batch of pictures, got none")
         mean = self.total / self.count
         return mean, (self.squares - self.count * mean**2) / max(1, self.count - 1)

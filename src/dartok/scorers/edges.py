@@ -112,11 +112,18 @@ def log_edge_energy(
         cell_px: Side of a cell in pixels.
     Returns:
         Float32 or wider.
+    Raises:
+        ValueError: If a side is below `cell_px`.
     Example:
         >>> log_edge_energy(torch.ones(1, 3, 16, 16), 8)
         tensor([[[0., 0.],
                  [0., 0.]]])
     """
+    if min(images.shape[-2:]) < cell_px:
+        raise ValueError(
+            f"images must be at least cell_px = {cell_px} px a side to be scored, got "
+            f"{images.shape[-2]} x {images.shape[-1]} px; enlarge them or set side_px"
+        )
     grey = images.to(torch.promote_types(images.dtype, torch.float32)).mean(1, keepdim=True)
     padded = F.pad(grey, (0, 1, 0, 1), mode="replicate")
     corner = padded[..., :-1, :-1]

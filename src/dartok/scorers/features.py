@@ -143,18 +143,22 @@ def timm_features(name: str, weights: str | Path | None) -> tuple[nn.Module, Loc
     import timm
     from timm.models import FeatureInfo
 
+    overlay = None if weights in (None, "imagenet") else {"file": str(weights)}
     if not timm.is_model(name):
         raise ValueError(f"scorer 'timm/{name}': timm has no model {name!r}; see timm.list_models")
+    fault = "it gives no feature maps" if weights is None else f"{weights} does not fit it"
     try:
-        net = timm.create_model(
-            name,
-            pretrained=weights == "imagenet",
-            checkpoint_path="" if weights in (None, "imagenet") else str(weights),
-            features_only=True,
-            out_indices=(-1,),
-        )
+        with torch.random.fork_rng(devices=[]):  # a frozen net must not shift the caller's seed
+            net = timm.create_model(
+                name,
+                pretrained=weights is not None,
+                pretrained_cfg_overlay=overlay,
+                features_only=True,
+                out_indices=(-1,),
+            )
     except (RuntimeError, AttributeError, AssertionError) as error:
-        raise ValueError(f"scorer 'timm/{name}': it gives no feature maps ({error})") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"scorer 'timm/{name}': {fault} ({reason})") from error
     assert isinstance(net.feature_info, FeatureInfo)
     num_channels = net.feature_info.channels()[-1]
     return _LastMap(net), LocalHead(num_channels, min(num_channels, _HIDDEN_GATED))
@@ -168,4 +172,5 @@ class _LastMap(nn.Module):
         self.net = net
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.net(images)[-1]
+        features = self.net(images)[-1]
+        return features.permute(0, 3, 1, 2) if self.net.output_fmt == "NHWC" else features

@@ -12,12 +12,14 @@ def fixed_copy(images: Float[Tensor, "B C H W"], side_px: int | None) -> Tensor:
     """Antialiased copy of `side_px` by `side_px` pixels; `None` returns the images.
 
     Halved by 2 x 2 means while that fits, then resized bilinearly. The aspect is not kept: scores
-    live in [0, 1] by [0, 1] of the image. Float32 or wider.
+    live in [0, 1] by [0, 1] of the image. Float32 or wider, unless the size fits already.
 
     Example:
         >>> fixed_copy(torch.rand(1, 3, 300, 500), 224).shape
         torch.Size([1, 3, 224, 224])
     """
+    if side_px is not None and side_px < 1:
+        raise ValueError(f"side_px, the size that is scored, must be >= 1, got {side_px}")
     if side_px is None or images.shape[-2:] == (side_px, side_px):
         return images
     images = images.to(torch.promote_types(images.dtype, torch.float32))

@@ -1,5 +1,6 @@
 """Standardise score maps, and keep what that needs so that an image's scores are its own."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -53,7 +54,7 @@ class ScoreStatistics(nn.Module):
 
     @torch.no_grad()
     def freeze(self, mean: float, var: float) -> None:
-        """Use this mean and variance in eval mode from now on, whatever the source."""
+        """Use this mean and variance in eval mode from now on, also after further training."""
         self.mean.fill_(mean)
         self.var.fill_(var)
         self.frozen.fill_(True)
@@ -73,10 +74,20 @@ class ScoreStatistics(nn.Module):
 
     @torch.no_grad()
     def _update(self, mean: Tensor, var: Tensor) -> None:
-        weight = torch.where(self.num_batches == 0, 1.0, _MOMENTUM).to(self.mean.dtype)
+        weight = torch.where(self.num_batches == 0, 1.0, _MOMENTUM)
+        weight = torch.where(self.frozen, 0.0, weight).to(self.mean.dtype)
         self.mean.lerp_(mean.to(self.mean.dtype), weight)
         self.var.lerp_(var.to(self.var.dtype), weight)
         self.num_batches.add_(1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ScoreStatistics":
+        """Move with the model, but stay in float32 or wider: half precision loses the mean."""
+        mean, var = self.mean, self.var
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        wide = torch.promote_types(self.mean.dtype, torch.float32)
+        self.mean = mean.to(self.mean.device, wide)
+        self.var = var.to(self.var.device, wide)
+        return self
 
     def extra_repr(self) -> str:
         return repr(self.source)

@@ -83,6 +83,8 @@ def as_scorer(scorer: str | nn.Module, weights: str | Path | None, num_channels:
     """
     if isinstance(scorer, str):
         return create_scorer(scorer, weights=weights, num_channels=num_channels)
+    if not isinstance(scorer, nn.Module):
+        raise ValueError(f"scorer must be a name or an nn.Module, got {scorer!r}")
     if weights is not None:
         raise ValueError("scorer_weights needs a scorer by name, got a module; load it yourself")
     return scorer
