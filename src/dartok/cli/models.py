@@ -2,11 +2,16 @@
 
 import difflib
 import json as json_module
-from typing import TypedDict
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, TypedDict
 
 from rich.table import Table
 
 from dartok.cli.console import print_table, say
+
+if TYPE_CHECKING:
+    from dartok.models.presets import DarvitPreset
 
 __all__ = ["ModelEntry", "models"]
 
@@ -60,19 +65,21 @@ def _names(pattern: str) -> list[str]:
 
 
 def _entry(name: str) -> ModelEntry:
-    import torch
-
     from dartok.core.partition import default_num_rows
-    from dartok.models.darvit import build_darvit
     from dartok.models.presets import DARVIT_PRESETS
 
     preset = DARVIT_PRESETS[name]
-    with torch.device("meta"):  # shapes only: nothing is initialised
-        model = build_darvit(preset)
     return {
         "name": name,
         "tokens": preset.num_tokens,
         "rows": default_num_rows(preset.num_tokens, 1, 1),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": _num_parameters(replace(preset, num_tokens=1)),
         "summary": preset.summary,
     }
+
+
+@cache  # models that differ in nothing but the tokens are built once
+def _num_parameters(preset: "DarvitPreset") -> int:
+    from dartok.models.darvit import build_darvit
+
+    return sum(parameter.numel() for parameter in build_darvit(preset).parameters())
