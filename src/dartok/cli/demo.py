@@ -38,15 +38,15 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be >= 1, got {self.steps}.")
+            raise ValueError(f"steps must be >= 1, got {self.steps}")
         side = math.isqrt(max(self.num_tokens, 0))
         if side < 1 or side**2 != self.num_tokens or _CANVAS_PX % side:
             raise ValueError(
                 "num-tokens must be the square of a divisor of 192, such as 16, 36 or 64, "
-                f"got {self.num_tokens}."
+                f"got {self.num_tokens}"
             )
         if self.seed < 0:
-            raise ValueError(f"seed must be >= 0, got {self.seed}.")
+            raise ValueError(f"seed must be >= 0, got {self.seed}")
 
     @property
     def num_steps(self) -> int:

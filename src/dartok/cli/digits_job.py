@@ -33,6 +33,7 @@ _LEARNING_RATE = 1e-3
 _MEAN, _STD = 0.25, 0.2
 """Of the pixels of the canvases, about."""
 _TIMING_ROUNDS = 9
+_STEPS_PER_LINE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,8 @@ class DigitsJob:
             }
             for name, model in models.items():
                 batches = self._batches(source, _BATCH_SIZE, seed=self.seed)
-                train(model, batches, self._train_config(), on_step=_advance(progress, tasks[name]))
+                on_step = _advance(progress, tasks[name], f"{name}, step {{}} of {self.num_steps}")
+                train(model, batches, self._train_config(), on_step=on_step)
         return self._measure(models)
 
     def build_host(self) -> VisionTransformer:
@@ -161,8 +163,12 @@ def _progress_bar() -> Progress:
     )
 
 
-def _advance(progress: Progress, task: TaskID) -> Callable[[StepReport], None]:
+def _advance(progress: Progress, task: TaskID, line: str) -> Callable[[StepReport], None]:
+    """Move the bar; where there is no terminal to draw it on, say a line now and then."""
+
     def advance(report: StepReport) -> None:
         progress.update(task, completed=report.step, loss=report.loss)
+        if not progress.console.is_terminal and report.step % _STEPS_PER_LINE == 0:
+            progress.console.print(f"{line.format(report.step)}, loss {report.loss:.2f}")
 
     return advance

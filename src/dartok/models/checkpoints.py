@@ -29,6 +29,7 @@ def from_authors(state: Mapping[str, Tensor], model: RegionHost) -> dict[str, Te
         state: State dict in the authors' layout.
         model: A `darvit_*` model, for the buffers and the grid of positions.
     Example:
+        >>> import torch
         >>> from dartok.models.darvit import build_darvit
         >>> from dartok.models.presets import DARVIT_PRESETS
         >>> model = build_darvit(DARVIT_PRESETS["darvit_tiny"])
