@@ -14,7 +14,7 @@ from torch import Tensor
 from dartok.core.names import one_of
 from dartok.core.overlap import Measure, paint_map, pool_map
 
-__all__ = ["Pieces", "Regions"]
+__all__ = ["Pieces", "Regions", "frames_of", "rows_of", "tokens_of"]
 
 _SLIVER = 1e-6
 """Share of a region's width below which a piece of it is rounding."""
@@ -55,17 +55,17 @@ class Regions(NamedTuple):
     @property
     def num_frames(self) -> int:
         """T, 1 for images."""
-        return self.row_edges.shape[1]
+        return frames_of(self)
 
     @property
     def num_rows(self) -> int:
         """R, rows of regions per frame."""
-        return self.row_edges.shape[2] - 1
+        return rows_of(self)
 
     @property
     def num_tokens(self) -> int:
         """N, regions per image or clip."""
-        return self.strip_edges.shape[1] - 1
+        return tokens_of(self)
 
     def areas(self) -> Float[Tensor, "B N"]:
         """Area of each region as a fraction of the image (of the clip: of all its frames).
@@ -78,7 +78,7 @@ class Regions(NamedTuple):
         above = torch.nn.functional.pad(heights.cumsum(-1), (1, 0))
         row = self._rows_at(self.strip_edges)
         inside = (self.strip_edges - row) * heights.gather(1, row)
-        return (above.gather(1, row) + inside).diff(dim=-1) / self.num_frames
+        return (above.gather(1, row) + inside).diff(dim=-1) / frames_of(self)
 
     def centres(self) -> Float[Tensor, "B N 2"]:
         """The point (x, y) in [0, 1] midway along each region's strip interval.
@@ -104,7 +104,7 @@ class Regions(NamedTuple):
             tensor([[0]])
         """
         middle = (self.strip_edges[:, 1:] + self.strip_edges[:, :-1]) / 2
-        return self._rows_at(middle) // self.num_rows
+        return self._rows_at(middle) // rows_of(self)
 
     def boxes(self) -> Float[Tensor, "B N 4"]:
         """Smallest box (left, top, right, bottom) in [0, 1] that encloses each region.
@@ -146,14 +146,14 @@ class Regions(NamedTuple):
             tensor([[[0.0000, 0.0000, 1.0000, 0.5000],
                      [0.0000, 0.5000, 1.0000, 1.0000]]])
         """
-        rows = torch.arange(1, self.num_frames * self.num_rows, device=self.strip_edges.device)
+        rows = torch.arange(1, frames_of(self) * rows_of(self), device=self.strip_edges.device)
         row_ends = rows.to(self.strip_edges.dtype).expand(self.strip_edges.shape[0], -1)
         edges = torch.cat([self.strip_edges, row_ends], dim=1).sort(dim=1).values
         middle = (edges[:, 1:] + edges[:, :-1]) / 2
         row = self._rows_at(middle)
         top, bottom = self._row_bounds(row)
         boxes = torch.stack([edges[:, :-1] - row, top, edges[:, 1:] - row, bottom], dim=-1)
-        return Pieces(boxes, self._regions_at(middle), row // self.num_rows)
+        return Pieces(boxes, self._regions_at(middle), row // rows_of(self))
 
     def label_map(self, size: tuple[int, int]) -> Int[Tensor, "B T H W"]:
         """Index of the region that holds each pixel's centre, for frames of `size` = (H, W) pixels.
@@ -168,9 +168,9 @@ class Regions(NamedTuple):
         _check_size(size)
         y = self._pixel_centres(size[0]).expand(*self.row_edges.shape[:2], -1).contiguous()
         row = torch.searchsorted(self.row_edges.detach().contiguous(), y, right=True) - 1
-        row = row.clamp(0, self.num_rows - 1)
-        frame = torch.arange(self.num_frames, device=row.device)[:, None]
-        strip = (frame * self.num_rows + row).unsqueeze(-1) + self._pixel_centres(size[1])
+        row = row.clamp(0, rows_of(self) - 1)
+        frame = torch.arange(frames_of(self), device=row.device)[:, None]
+        strip = (frame * rows_of(self) + row).unsqueeze(-1) + self._pixel_centres(size[1])
         return self._regions_at(strip.flatten(1)).view(strip.shape)
 
     def to_map(self, tokens: Float[Tensor, "B N D"], size: tuple[int, int]) -> Tensor:
@@ -192,14 +192,14 @@ class Regions(NamedTuple):
             >>> regions.to_map(torch.tensor([[[1.0], [3.0]]]), (1, 2))
             tensor([[[[1., 3.]]]])
         """
-        expected = (self.strip_edges.shape[0], self.num_tokens)
+        expected = (self.strip_edges.shape[0], tokens_of(self))
         if tokens.ndim != 3 or tokens.shape[:2] != expected:
             raise ValueError(
                 f"tokens must be (B, N, D) with (B, N) = {expected}, got {tuple(tokens.shape)}"
             )
         _check_size(size)
         painted = paint_map(tokens, self.row_edges, self.strip_edges, size)
-        return painted.squeeze(2) if self.num_frames == 1 else painted
+        return painted.squeeze(2) if frames_of(self) == 1 else painted
 
     def to_tokens(self, values: Tensor, *, measure: Measure = "area") -> Float[Tensor, "B N D"]:
         """Pool a map to one vector per region: the mean over the region.
@@ -221,9 +221,9 @@ class Regions(NamedTuple):
                      [3.]]])
         """
         frames = values.unsqueeze(2) if values.ndim == 4 else values
-        if frames.ndim != 5 or frames.shape[2] != self.num_frames:
+        if frames.ndim != 5 or frames.shape[2] != frames_of(self):
             raise ValueError(
-                f"values must be (B, D, h, w) or (B, D, {self.num_frames}, h, w), "
+                f"values must be (B, D, h, w) or (B, D, {frames_of(self)}, h, w), "
                 f"got {tuple(values.shape)}"
             )
         if frames.shape[0] not in (1, self.row_edges.shape[0]):
@@ -235,7 +235,7 @@ class Regions(NamedTuple):
         return pool_map(frames, self.row_edges, self.strip_edges, measure)
 
     def _rows_at(self, strip: Tensor) -> Tensor:
-        return strip.detach().floor().long().clamp(0, self.num_frames * self.num_rows - 1)
+        return strip.detach().floor().long().clamp(0, frames_of(self) * rows_of(self) - 1)
 
     def _row_bounds(self, row: Tensor) -> tuple[Tensor, Tensor]:
         index = row.flatten(1)
@@ -246,11 +246,30 @@ class Regions(NamedTuple):
     def _regions_at(self, strip: Tensor) -> Tensor:
         edges = self.strip_edges.detach().contiguous()
         index = torch.searchsorted(edges, strip.detach().contiguous(), right=True) - 1
-        return index.clamp(0, self.num_tokens - 1)
+        return index.clamp(0, tokens_of(self) - 1)
 
     def _pixel_centres(self, count: int) -> Tensor:
         steps = torch.arange(count, dtype=self.row_edges.dtype, device=self.row_edges.device)
         return (steps + 0.5) / count
+
+
+# Functions beside the properties of the same meaning: the compilers of torch 2.9 and 2.10 cannot
+# trace a property of a NamedTuple.
+
+
+def frames_of(regions: Regions) -> int:
+    """T of regions, as `Regions.num_frames`."""
+    return regions.row_edges.shape[1]
+
+
+def rows_of(regions: Regions) -> int:
+    """R of regions, as `Regions.num_rows`."""
+    return regions.row_edges.shape[2] - 1
+
+
+def tokens_of(regions: Regions) -> int:
+    """N of regions, as `Regions.num_tokens`."""
+    return regions.strip_edges.shape[1] - 1
 
 
 def _check_size(size: tuple[int, int]) -> None:

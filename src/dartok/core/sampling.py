@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from dartok.core.names import one_of
 from dartok.core.precision import without_autocast
-from dartok.core.regions import Regions
+from dartok.core.regions import Regions, frames_of, rows_of, tokens_of
 
 __all__ = ["SamplingName", "sample_regions"]
 
@@ -77,7 +77,7 @@ def sample_regions(
             f"images and regions must be of one batch, got {images.shape[0]} images and regions of "
             f"{regions.row_edges.shape[0]}"
         )
-    picture = _stack_frames(images, regions.num_frames)
+    picture = _stack_frames(images, frames_of(regions))
     count = (patch_size[0] * oversample, patch_size[1] * oversample)
     sound = Regions(_finite(regions.row_edges), _finite(regions.strip_edges))
     with without_autocast(images):
@@ -89,7 +89,7 @@ def sample_regions(
         if oversample > 1:
             column = F.avg_pool2d(column, oversample)
         column += _nan_where_not_finite(regions).to(column.dtype)
-    patches = column.unflatten(2, (regions.num_tokens, patch_size[0]))
+    patches = column.unflatten(2, (tokens_of(regions), patch_size[0]))
     return patches.transpose(1, 2)
 
 
@@ -113,7 +113,7 @@ def _size_px(images: Tensor) -> tuple[int, int]:
 def _columns(regions: Regions, count: int, sampling: SamplingName) -> _Columns:
     left, right = regions.strip_edges[:, :-1, None], regions.strip_edges[:, 1:, None]
     strip = left + (right - left) * _offsets(count, sampling, left)
-    row = strip.detach().floor().long().clamp(0, regions.num_frames * regions.num_rows - 1)
+    row = strip.detach().floor().long().clamp(0, frames_of(regions) * rows_of(regions) - 1)
     top, bottom = regions._row_bounds(row)
     return _Columns(strip - row, top, bottom - top, row)
 
@@ -140,8 +140,8 @@ def _lattice(
     top = (2 * (columns.top + half_px / size_px[0]) - 1).to(dtype).unsqueeze(2)
     height = (2 * columns.height).to(dtype).unsqueeze(2)
     y = top + height * _offsets(num_samples, sampling, top)[:, None]
-    frame = (columns.row // regions.num_rows).unsqueeze(2)
-    return x.to(dtype).unsqueeze(2), _in_frame(y, frame, regions.num_frames, size_px[0])
+    frame = (columns.row // rows_of(regions)).unsqueeze(2)
+    return x.to(dtype).unsqueeze(2), _in_frame(y, frame, frames_of(regions), size_px[0])
 
 
 def _in_frame(y: Tensor, frame: Tensor, num_frames: int, height_px: int) -> Tensor:
@@ -192,12 +192,12 @@ def _blend_seams(
 def _first_column(
     picture: Tensor, regions: Regions, num_samples: int
 ) -> Float[Tensor, "B C strip_rows samples"]:
-    height_px = picture.shape[-2] // regions.num_frames
+    height_px = picture.shape[-2] // frames_of(regions)
     top = 2 * (regions.row_edges[..., :-1, None] + 0.5 / height_px) - 1
     height = 2 * regions.row_edges.diff(dim=-1).unsqueeze(-1)
     y = top + height * _offsets(num_samples, "corner", top)
-    frame = torch.arange(regions.num_frames, device=y.device)[:, None, None]
-    y = _in_frame(y, frame, regions.num_frames, height_px).flatten(1, 2).unsqueeze(-1)
+    frame = torch.arange(frames_of(regions), device=y.device)[:, None, None]
+    y = _in_frame(y, frame, frames_of(regions), height_px).flatten(1, 2).unsqueeze(-1)
     y = y.to(picture.dtype)
     column = _bilinear(picture, torch.full_like(y, 1 / picture.shape[-1] - 1), y)
     return column.squeeze(-1).unflatten(2, (-1, num_samples))
