@@ -14,20 +14,21 @@ Measure = Literal["area", "strip"]
 
 
 def overlap_lengths(
-    edges: Float[Tensor, "*batch n_edges"], cells: Float[Tensor, "m_edges"]
+    edges: Float[Tensor, "*batch n_edges"], num_cells: int, length: float = 1.0
 ) -> Float[Tensor, "*batch n m"]:
-    """Length that interval n of `edges` shares with interval m of `cells`, in their common unit.
+    """Length that interval n of `edges` shares with cell m of `num_cells` cells of equal `length`.
 
-    `max(0, min(right_n, right_m) - max(left_n, left_m))`.
+    With `inside(e, m) = clamp(e - m * length, 0, length)`, the part of cell m left of e, it is
+    `inside(edges[n + 1], m) - inside(edges[n], m)`: exact, and a pass less over the large result
+    than `max(0, min(rights) - max(lefts))`. Edges must increase; the cells start at 0.
 
     Example:
-        >>> overlap_lengths(torch.tensor([0.0, 1.5, 2.0]), torch.tensor([0.0, 1.0, 2.0]))
+        >>> overlap_lengths(torch.tensor([0.0, 1.5, 2.0]), 2)
         tensor([[1.0000, 0.5000],
                 [0.0000, 0.5000]])
     """
-    left = torch.maximum(edges[..., :-1, None], cells[:-1])
-    right = torch.minimum(edges[..., 1:, None], cells[1:])
-    return (right - left).clamp_min(0)
+    starts = torch.arange(num_cells, dtype=edges.dtype, device=edges.device) * length
+    return (edges.unsqueeze(-1) - starts).clamp(0, length).diff(dim=-2)
 
 
 def paint_map(
@@ -44,8 +45,9 @@ def paint_map(
     batch, num_frames, num_rows = row_edges.shape[0], row_edges.shape[1], row_edges.shape[2] - 1
     dtype = torch.promote_types(tokens.dtype, torch.float32)
     with without_autocast(tokens):
-        strip_share = _strip_overlap(strip_edges, num_frames * num_rows, size[1]) * size[1]
-        row_share = _row_overlap(row_edges, size[0]) * size[0]
+        num_cells = num_frames * num_rows * size[1]
+        strip_share = overlap_lengths(strip_edges, num_cells, 1 / size[1]) * size[1]
+        row_share = overlap_lengths(row_edges, size[0], 1 / size[0]) * size[0]
         strip = strip_share.to(dtype).transpose(1, 2) @ tokens.to(dtype)
         strip = strip.view(batch, num_frames, num_rows, -1)
         rows = row_share.to(dtype).transpose(-1, -2) @ strip
@@ -60,36 +62,25 @@ def pool_map(
 ) -> Float[Tensor, "B N D"]:
     """Mean of a map over each region: `Regions.to_tokens` explains it.
 
-    `out[n] = sum_c m(c and n) * values[c] / sum_c m(c and n)`, in two steps: map rows to rows of
-    regions, then cells of the strip to regions, each strip cell weighted by its row's height
-    (`measure="area"`) or equally (`"strip"`).
+    `out[n] = sum_c m(c and n) * values[c] / sum_c m(c and n)`, in two steps: integrals of the map
+    over the rows of regions (`measure="area"`) or means (`"strip"`), then from the cells of the
+    strip to regions.
     """
     channels, num_frames, height, width = values.shape[1:]
     batch, num_rows = row_edges.shape[0], row_edges.shape[2] - 1
     dtype = torch.promote_types(values.dtype, torch.float32)
     with without_autocast(values):
-        row_weights = _normalised(_row_overlap(row_edges, height)).to(dtype)
+        row_shares = overlap_lengths(row_edges, height, 1 / height)
+        if measure == "strip":
+            row_shares = _normalised(row_shares)
         columns = values.to(dtype).permute(0, 2, 3, 4, 1).flatten(3)
-        strip = (row_weights @ columns).view(batch, -1, channels)
-        heights = row_edges.diff(dim=-1) if measure == "area" else row_edges.new_ones(1)
-        heights = heights.to(dtype).expand(batch, num_frames, num_rows).flatten(1)
-        heights = heights.repeat_interleave(width, dim=1).unsqueeze(-1)
-        overlap = _strip_overlap(strip_edges, num_frames * num_rows, width).to(dtype)
-        # Sums and weights in one product: the overlaps are by far the largest tensor here.
-        sums = overlap @ torch.cat([strip * heights, heights], dim=-1)
-        means = sums[..., :-1] / sums[..., -1:].clamp_min(torch.finfo(dtype).tiny)
+        strip = (row_shares.to(dtype) @ columns).view(batch, -1, channels)
+        num_cells = num_frames * num_rows * width
+        overlap = overlap_lengths(strip_edges, num_cells, 1 / width).to(dtype)
+        weights = row_shares.sum(-1).to(dtype).flatten(1).repeat_interleave(width, dim=1)
+        tiny = torch.finfo(dtype).tiny
+        means = (overlap @ strip) / (overlap @ weights.unsqueeze(-1)).clamp_min(tiny)
         return means.to(values.dtype)
-
-
-def _row_overlap(row_edges: Tensor, height: int) -> Tensor:
-    cells = torch.arange(height + 1, dtype=row_edges.dtype, device=row_edges.device) / height
-    return overlap_lengths(row_edges, cells)
-
-
-def _strip_overlap(strip_edges: Tensor, num_strip_rows: int, width: int) -> Tensor:
-    count = num_strip_rows * width
-    cells = torch.arange(count + 1, dtype=strip_edges.dtype, device=strip_edges.device) / width
-    return overlap_lengths(strip_edges, cells)
 
 
 def _normalised(weights: Tensor) -> Tensor:

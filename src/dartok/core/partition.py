@@ -100,8 +100,7 @@ def row_average(
         >>> row_average(torch.tensor([[[[1.0], [3.0]]]]), torch.tensor([[[0.0, 2.0]]]))
         tensor([[[[2.]]]])
     """
-    cells = torch.arange(scores.shape[-2] + 1, dtype=scores.dtype, device=scores.device)
-    weights = overlap_lengths(edges_cells, cells)
+    weights = overlap_lengths(edges_cells, scores.shape[-2])
     weights = weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     with without_autocast(scores):
         return weights @ scores
