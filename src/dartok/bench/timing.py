@@ -1,5 +1,6 @@
 """Time several calls side by side, so that whatever slows the machine slows all of them."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -53,9 +54,10 @@ def time_interleaved(
 ) -> dict[str, Timing]:
     """Run every call once per round, and return the durations of each.
 
-    The calls take turns within a round, and each round starts with the next of them, so that a
-    machine that throttles or is shared favours none. Ratios of medians of one such run can be
-    compared; seconds of two runs cannot.
+    The calls take turns within a round, in an order drawn anew for each (always the same ones), so
+    that neither a machine that throttles or is shared nor the caches and memory that one call
+    leaves to the next favour any. Ratios of medians of one such run can be compared; seconds of two
+    runs cannot.
 
     Args:
         calls: Name to a call without arguments; at least one.
@@ -73,9 +75,9 @@ def time_interleaved(
     _check(calls, rounds, warmups)
     names = list(calls)
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    order = random.Random(0)
     for number in range(-warmups, rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+        for name in order.sample(names, len(names)):
             duration = _duration_s(calls[name], synchronise, clock)
             if number >= 0:
                 seconds[name].append(duration)

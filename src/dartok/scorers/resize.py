@@ -39,5 +39,5 @@ def _can_be_halved(images: Tensor, side_px: int) -> bool:
 
 def _halved(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H/2 W/2"]:
     """Means of 2 x 2 pixels: on the CPU four times as fast as the antialiased resize."""
-    rows = images[..., ::2, :] + images[..., 1::2, :]
-    return (rows[..., ::2] + rows[..., 1::2]) / 4
+    columns = images[..., ::2] + images[..., 1::2]
+    return (columns[..., ::2, :] + columns[..., 1::2, :]) / 4
