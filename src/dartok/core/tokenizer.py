@@ -145,8 +145,8 @@ class Tokenizer(nn.Module):
         )
         # A pointwise convolution over tokens, not `proj` itself: the gradient of a strided one with
         # respect to its input, which the scorer learns from, is 4 to 14 times as slow on the CPU;
-        # nor a matrix product, whose library is up to 1.6 times as slow there. Channels last as they
-        # lie, (B, pixels, 1, N), so that nothing is copied; columns first, as they were sampled.
+        # nor a matrix product, whose library is up to 1.6 times as slow there. Channels last as
+        # they lie, (B, pixels, 1, N), to copy nothing; columns first, as they were sampled.
         pixels = patches.transpose(-1, -2).flatten(2).to(self.proj.weight.dtype)
         pixels = pixels.unsqueeze(1).permute(0, 3, 1, 2)
         weight = self.proj.weight.transpose(-1, -2).flatten(1)[:, :, None, None]
