@@ -3,9 +3,11 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 from cyclopts import App, CycloptsError
+from cyclopts.config import Toml
 
 from dartok import __version__
 from dartok.cli.console import error_console, output_console
@@ -18,6 +20,7 @@ from dartok.cli.show import show
 __all__ = ["app", "main"]
 
 _EXIT_ERROR = 2
+_CONFIG = "--config"
 
 app = App(
     name="dartok",
@@ -29,6 +32,7 @@ app = App(
 )
 for _command in (demo, show, models, convert, env):
     app.command(_command)
+app.command("dartok.cli.train:train")  # imported when asked for: its settings are many
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,13 +47,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            app(sys.argv[1:] if argv is None else argv, exit_on_error=False, print_error=False)
+            tokens = _take_config(list(sys.argv[1:] if argv is None else argv))
+            app(tokens, exit_on_error=False, print_error=False)
         except CycloptsError as error:
             _fail(f"{error} See: {_help_command(error)}")
         except (ValueError, ImportError, OSError) as error:
             if _is_ours(error):
                 raise
             _fail(str(error) or type(error).__name__)
+
+
+def _take_config(tokens: list[str]) -> list[str]:
+    """Take `--config FILE` out of the arguments; its settings stand in for what is not given.
+
+    Raises:
+        ValueError: If no file follows, or it does not exist.
+    """
+    app.config = ()
+    if _CONFIG not in tokens:
+        return tokens
+    place = tokens.index(_CONFIG)
+    if place + 1 == len(tokens):
+        raise ValueError("--config must be followed by a TOML file, got nothing")
+    path = Path(tokens[place + 1])
+    if not path.is_file():
+        raise ValueError(f"config {path} is not a file; check the path")
+    app.config = (Toml(path, use_commands_as_keys=False),)
+    return tokens[:place] + tokens[place + 2 :]
 
 
 def _is_ours(error: Exception) -> bool:

@@ -21,8 +21,12 @@ from dartok.bench.cost import Cost, images_per_second, measure_cost
 from dartok.bench.machine import describe_machine
 from dartok.cli.console import error_console
 from dartok.data.digits import CanvasConfig, Canvases, DigitCanvases
+from dartok.data.samples import Batch
 from dartok.models import adapt
-from dartok.train.loop import Batch, StepReport, TrainConfig, accuracy, train
+from dartok.tasks.classification import Tally, criterion
+from dartok.tasks.loss_config import LossConfig
+from dartok.train.config import OptimConfig
+from dartok.train.learner import Learner, StepReport
 
 __all__ = ["Contestant", "DigitsJob", "normalise"]
 
@@ -75,7 +79,9 @@ class DigitsJob:
             for name, model in models.items():
                 batches = self._batches(source, _BATCH_SIZE, seed=self.seed)
                 on_step = _advance(progress, tasks[name], f"{name}, step {{}} of {self.num_steps}")
-                train(model, batches, self._train_config(), on_step=on_step)
+                learner = self._learner(model)
+                for step, batch in enumerate(islice(batches, self.num_steps)):
+                    on_step(learner.step([batch], step))
         return self._measure(models)
 
     def build_host(self) -> VisionTransformer:
@@ -117,11 +123,17 @@ class DigitsJob:
     def _canvas_config(self) -> CanvasConfig:
         return CanvasConfig(size_px=self.canvas_px)
 
-    def _train_config(self) -> TrainConfig:
-        return TrainConfig(
+    def _learner(self, model: nn.Module) -> Learner:
+        return Learner(
+            model,
+            criterion(LossConfig(label_smoothing=0.0)),
+            optim=OptimConfig(
+                learning_rate=_LEARNING_RATE,
+                min_learning_rate=0.0,
+                warmup_steps=self.num_steps // 10,
+                beta2=0.98,
+            ),
             num_steps=self.num_steps,
-            learning_rate=_LEARNING_RATE,
-            warmup_steps=self.num_steps // 10,
             seed=self.seed,
         )
 
@@ -140,7 +152,7 @@ class DigitsJob:
                 model=model,
                 num_tokens=self.num_tokens,
                 cost=measure_cost(model, (self.canvas_px, self.canvas_px), num_channels=1),
-                accuracy=accuracy(model, test),
+                accuracy=_accuracy(model, test),
                 images_per_second=rates[name],
             )
             for name, model in models.items()
@@ -150,6 +162,15 @@ class DigitsJob:
 def normalise(images: Tensor) -> Tensor:
     """Pixels of canvases as the models expect them: about mean 0 and deviation 1."""
     return (images - _MEAN) / _STD
+
+
+@torch.no_grad()
+def _accuracy(model: nn.Module, batches: list[Batch]) -> float:
+    tally = Tally(num_classes=10)
+    model.eval()
+    for batch in batches:
+        tally.add(model(batch.images), batch.labels)
+    return tally.measures()["top1"]
 
 
 def _progress_bar() -> Progress:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-__all__ = ["load_image"]
+__all__ = ["load_image", "open_image"]
 
 _DECODING_ERRORS = (
     OSError,  # also PIL.UnidentifiedImageError, and what Pillow raises for truncated files
@@ -43,12 +43,35 @@ def load_image(path: str | Path) -> Float[Tensor, "3 H W"]:
         Traceback (most recent call last):
         ValueError: image missing.png does not exist; check the path
     """
+    path = _existing_file(path)
+    return torch.from_numpy(_unit_range(_decode(path), path)).permute(2, 0, 1).contiguous()
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """An image file as a Pillow image in RGB with 8 bits per channel, read as `load_image` does.
+
+    Raises:
+        ValueError: As `load_image`.
+    Example:
+        >>> open_image("missing.png")
+        Traceback (most recent call last):
+        ValueError: image missing.png does not exist; check the path
+    """
+    path = _existing_file(path)
+    image = _decode(path)
+    if _is_deep(image):
+        levels = _unit_range(image, path) * 255
+        return Image.fromarray(levels.round().astype(np.uint8))
+    return _on_white(image)
+
+
+def _existing_file(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"image {path} is a folder; name the files in it, such as {path}/*.jpg")
     if not path.exists():
         raise ValueError(f"image {path} does not exist; check the path")
-    return torch.from_numpy(_unit_range(_decode(path), path)).permute(2, 0, 1).contiguous()
+    return path
 
 
 def _decode(path: Path) -> Image.Image:
@@ -73,10 +96,14 @@ def _reason(error: Exception) -> str:
 
 
 def _unit_range(image: Image.Image, path: Path) -> Float[np.ndarray, "H W 3"]:
-    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+    if _is_deep(image):
         grey = _unit_range_deep(np.asarray(image), image.mode, path)
         return np.repeat(grey[..., None], 3, axis=2)
     return np.asarray(_on_white(image), dtype=np.float32) / 255
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in ("F", "I") or image.mode.startswith("I;16")
 
 
 def _unit_range_deep(values: np.ndarray, mode: str, path: Path) -> Float[np.ndarray, "H W"]:

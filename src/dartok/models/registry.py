@@ -12,7 +12,10 @@ from dartok.models.presets import DARVIT_PRESETS, DarvitPreset
 if TYPE_CHECKING:  # timm imports this module to register our names: it must not wait for timm
     from dartok.models.vit import RegionHost
 
-__all__ = ["create_model", "list_models", "register_with_timm"]
+__all__ = ["ADAPTED", "create_model", "list_models", "register_with_timm"]
+
+ADAPTED = "dart_vit"
+"""timm's name for an adapted host, so that its folder can be loaded by timm."""
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -94,7 +97,10 @@ def register_with_timm() -> None:
     for name in DARVIT_PRESETS:
         if not is_model(name):
             register_model(_entrypoint(name))
-    __all__[:] = [name for name in __all__ if name not in DARVIT_PRESETS]  # timm appends them
+    if not is_model(ADAPTED):
+        register_model(_adapted_entrypoint())
+    ours = {*DARVIT_PRESETS, ADAPTED}
+    __all__[:] = [name for name in __all__ if name not in ours]  # timm appends them
 
 
 def _preset_of(name: str) -> DarvitPreset:
@@ -145,22 +151,49 @@ def _entrypoint(name: str) -> Callable[..., Any]:
         from timm.models import build_model_with_cfg
         from timm.models._pretrained import PretrainedCfg
 
-        if pretrained:
+        given = options.pop("pretrained_cfg", None)
+        if pretrained and not _has_weights(given):
             raise ValueError(
                 f"{name} has no weights that timm can download; use "
                 f"dartok.create_model({name!r}, checkpoint=...) with the authors' file"
             )
-        given = options.pop("pretrained_cfg", None)
         options["pretrained_cfg"] = given or PretrainedCfg(**_timm_config(name))
-        _say_what_to_know(name, random_scorer=options.get("scorer_weights") is None)
+        random_scorer = not pretrained and options.get("scorer_weights") is None
+        _say_what_to_know(name, random_scorer=random_scorer)
         build = _Builder(name)
         feature_cfg = {"out_indices": options.pop("out_indices", 3), "feature_cls": "getter"}
-        return build_model_with_cfg(build, name, False, feature_cfg=feature_cfg, **options)
+        return build_model_with_cfg(build, name, pretrained, feature_cfg=feature_cfg, **options)
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = f"{DARVIT_PRESETS[name].summary}; see `dartok.create_model`."
     create.__module__ = __name__
     return create
+
+
+def _has_weights(given: Any) -> bool:
+    """Whether timm's configuration says where the weights are: in a folder or on the hub."""
+    return getattr(given, "source", None) in ("local-dir", "hf-hub")
+
+
+def _adapted_entrypoint() -> Callable[..., Any]:
+    """`adapt` of a timm ViT as a name of its own, built from options that JSON can hold."""
+
+    def dart_vit(pretrained: bool = False, **options: Any) -> Any:
+        from timm.models import build_model_with_cfg
+        from timm.models._pretrained import PretrainedCfg
+
+        from dartok.models.hosts import adapted_host, host_config
+
+        given = options.pop("pretrained_cfg", None)
+        if pretrained and not _has_weights(given):
+            raise ValueError(f"{ADAPTED} has no weights of its own; use host_pretrained=True")
+        host = options.get("host", "vit_tiny_patch16_224")
+        options["pretrained_cfg"] = given or PretrainedCfg(**host_config(host))
+        return build_model_with_cfg(adapted_host, ADAPTED, pretrained, **options)
+
+    dart_vit.__module__ = __name__
+    dart_vit.__doc__ = "A timm ViT with regions; see `dartok.adapt`."
+    return dart_vit
 
 
 class _Builder:

@@ -1,0 +1,48 @@
+"""`dartok train`: train or fine-tune a classifier on pictures in folders."""
+
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from dartok.cli.console import say
+from dartok.data.augment import AugmentConfig
+from dartok.tasks.loss_config import LossConfig
+from dartok.train.config import DataConfig, LoopConfig, ModelConfig, OptimConfig, TrainConfig
+
+__all__ = ["train"]
+
+
+_MODEL, _AUGMENT, _LOSS, _OPTIM = ModelConfig(), AugmentConfig(), LossConfig(), OptimConfig()
+
+
+def _part(title: str, place: int) -> Parameter:
+    return Parameter(name="*", group=Group(title, sort_key=place))
+
+
+def train(
+    *,
+    data: Annotated[DataConfig, _part("Data", 1)],
+    loop: Annotated[LoopConfig, _part("Run", 2)],
+    model: Annotated[ModelConfig, _part("Model", 3)] = _MODEL,
+    augment: Annotated[AugmentConfig, _part("Augmentation", 4)] = _AUGMENT,
+    loss: Annotated[LossConfig, _part("Loss", 5)] = _LOSS,
+    optim: Annotated[OptimConfig, _part("Optimisation", 6)] = _OPTIM,
+) -> None:
+    """Train or fine-tune a classifier on a folder with one folder of pictures per class.
+
+    Settings come from --config FILE.toml, where a line `flag = value` stands for --flag value, and
+    from the command line, which goes before the file. The run's folder --out holds config.toml,
+    metrics.jsonl, checkpoints to --resume from, and best/, which dartok and timm load by
+    local-dir:OUT/best. Start several processes by
+    torchrun --nproc-per-node 2 -m dartok train ...
+    """
+    config = TrainConfig(data=data, model=model, augment=augment, loss=loss, optim=optim, loop=loop)
+    from dartok.cli.training import Display
+    from dartok.train.run import Run
+    from dartok.train.world import start_world
+
+    with start_world(loop.device) as world, Display(enabled=world.is_main) as display:
+        run = Run(config=config, world=world, on_step=display.step, on_result=display.result)
+        if run.start and world.is_main:
+            say(f"resuming {loop.out} at step {run.start} of {run.num_steps}")
+        run.train()

@@ -1,0 +1,193 @@
+"""Batches of a source through PyTorch's loader: reproducible, and past damaged pictures."""
+
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dartok.data.order import Draw
+from dartok.data.samples import BadSample, Batch, Source, Transform
+
+__all__ = ["BadSamples", "eval_batches", "seeded", "train_batches"]
+
+_NUM_STAND_INS = 16
+"""Pictures tried in place of a damaged one before giving up."""
+
+
+class _Item(NamedTuple):
+    image: Tensor | None
+    label: int
+    name: str
+    bad: tuple[BadSample, ...]
+
+
+def train_batches(
+    source: Source,
+    transform: Transform,
+    draws: Iterable[list[Draw]],
+    *,
+    seed: int,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """One batch per list of draws; the next picture of the source stands in for a damaged one.
+
+    What is random in `transform` is seeded by `seed` and the draw, so a batch is the same whichever
+    worker makes it, and whenever.
+
+    Args:
+        source: Where pictures come from.
+        transform: Picture to tensor.
+        draws: Such as `TrainOrder.batches` gives.
+        seed: Of the augmentation.
+        workers: Processes that read and augment; 0 for this one.
+        pin_memory: For faster copies to a GPU.
+    Raises:
+        ValueError: If many damaged pictures follow each other.
+    """
+    return iter(_loader(_TrainItems(source, transform, seed), draws, workers, pin_memory))
+
+
+def eval_batches(
+    source: Source,
+    transform: Transform,
+    indices: range,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """The pictures of some indices, in order, each once; damaged ones are left out and named.
+
+    A batch may therefore hold fewer pictures, even none.
+    """
+    starts = range(0, len(indices), batch_size)
+    lists = [list(indices[start : start + batch_size]) for start in starts]
+    return iter(_loader(_EvalItems(source, transform), lists, workers, pin_memory))
+
+
+class BadSamples:
+    """Counts damaged pictures, and stops the run when they are too many.
+
+    Args:
+        num_samples: Pictures of the source.
+        max_share: Share of them that may be damaged.
+    Example:
+        >>> bad = BadSamples(num_samples=100, max_share=0.01)
+        >>> bad.add([BadSample("cat/1.jpg", "truncated")])
+        ['cat/1.jpg']
+        >>> bad.add([BadSample("cat/2.jpg", "truncated")])
+        Traceback (most recent call last):
+        ValueError: 2 of 100 pictures are damaged, more than max-bad-share = 0.01; ...
+    """
+
+    def __init__(self, *, num_samples: int, max_share: float) -> None:
+        self.num_samples = num_samples
+        self.max_share = max_share
+        self.reasons: dict[str, str] = {}
+
+    def add(self, bad: Iterable[BadSample]) -> list[str]:
+        """Note damaged pictures; the names of those not seen before.
+
+        Raises:
+            ValueError: If more than the share are damaged; names the last and its reason.
+        """
+        new = [sample for sample in bad if sample.name not in self.reasons]
+        self.reasons.update(new)
+        if new and len(self.reasons) > self.max_share * self.num_samples:
+            raise ValueError(
+                f"{len(self.reasons)} of {self.num_samples} pictures are damaged, more than "
+                f"max-bad-share = {self.max_share:g}; last {new[-1].name} ({new[-1].reason}): "
+                "mend or remove them, or raise --max-bad-share"
+            )
+        return [sample.name for sample in new]
+
+
+@contextmanager
+def seeded(*key: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed PyTorch's, NumPy's and Python's global generators by some integers; restore them after.
+
+    Libraries of augmentation draw from all three. The generator of `device`, if that is a GPU, is
+    seeded too, and not restored: reading its state would stall it.
+    """
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    word = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    torch.default_generator.manual_seed(word % 2**63)
+    np.random.seed(word % 2**32)
+    random.seed(word)
+    if device is not None and device.type == "cuda":
+        torch.cuda.manual_seed(word % 2**63)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+
+
+class _TrainItems(Dataset[_Item]):
+    def __init__(self, source: Source, transform: Transform, seed: int) -> None:
+        self.source, self.transform, self.seed = source, transform, seed
+
+    def __getitem__(self, draw: Draw) -> _Item:
+        bad: list[BadSample] = []
+        for attempt in range(min(_NUM_STAND_INS, len(self.source))):
+            index = (draw.sample + attempt) % len(self.source)
+            image = _read(self.source, index, bad)
+            if image is not None:
+                with seeded(self.seed, draw.epoch, index, draw.repeat):
+                    tensor = self.transform(image)
+                return _Item(tensor, self.source.label(index), "", tuple(bad))
+        raise ValueError(
+            f"{len(bad)} pictures in a row are damaged, the last {bad[-1].name} "
+            f"({bad[-1].reason}); mend or remove them"
+        )
+
+
+class _EvalItems(Dataset[_Item]):
+    def __init__(self, source: Source, transform: Transform) -> None:
+        self.source, self.transform = source, transform
+
+    def __getitem__(self, index: int) -> _Item:
+        bad: list[BadSample] = []
+        image = _read(self.source, index, bad)
+        tensor = None if image is None else self.transform(image)
+        return _Item(tensor, self.source.label(index), self.source.name(index), tuple(bad))
+
+
+def _read(source: Source, index: int, bad: list[BadSample]) -> Image | None:
+    try:
+        return source.load(index)
+    except ValueError as error:
+        bad.append(BadSample(source.name(index), str(error)))
+        return None
+
+
+def _loader(
+    items: Dataset[_Item], draws: Iterable[Any], workers: int, pin_memory: bool
+) -> DataLoader[Any]:
+    return DataLoader(
+        items,
+        batch_sampler=draws,  # any iterable of lists serves
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # the loader must not draw from the global generator
+    )
+
+
+def _collate(items: list[_Item]) -> Batch:
+    read = [item for item in items if item.image is not None]
+    images = torch.stack([item.image for item in read if item.image is not None]) if read else None
+    return Batch(
+        torch.empty(0) if images is None else images,
+        torch.tensor([item.label for item in read]),
+        tuple(sample for item in items for sample in item.bad),
+        tuple(item.name for item in read if item.name),
+    )

@@ -1,0 +1,64 @@
+"""Which module made the first value that is not finite."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["first_not_finite"]
+
+
+def first_not_finite(model: nn.Module, run: Callable[[], Tensor]) -> str:
+    """Repeat a forward and backward pass and name the module where it first goes wrong.
+
+    Args:
+        model: The model that `run` runs.
+        run: Computes the loss; called once, and its gradient is taken.
+    Returns:
+        Such as "the output of blocks.3.attn" or "the gradient at blocks.2.mlp". "the loss" if every
+        output is finite but the loss is not; "nothing, the second time" if it does not recur.
+    """
+    found: list[str] = []
+    with _watch(model, found):
+        loss = run()
+        if not found and not loss.isfinite():
+            return "the loss"
+        if not found:
+            loss.backward()
+    return found[0] if found else "nothing, the second time"
+
+
+@contextmanager
+def _watch(model: nn.Module, found: list[str]) -> Iterator[None]:
+    handles = []
+    for name, module in model.named_modules():
+        label = name or "the model"
+        handles.append(module.register_forward_hook(_note(found, f"the output of {label}", 2)))
+        handles.append(
+            module.register_full_backward_hook(_note(found, f"the gradient at {label}", 1))
+        )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _note(found: list[str], label: str, position: int) -> Callable[..., None]:
+    """A hook that notes `label` if the hook's argument at `position` holds a value not finite."""
+
+    def hook(*arguments: Any) -> None:
+        if not found and any(not value.isfinite().all() for value in _tensors(arguments[position])):
+            found.append(label)
+
+    return hook
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _tensors(part)

@@ -1,0 +1,116 @@
+"""Build the model that a configuration asks for, and say how to build it again."""
+
+from typing import Any, NamedTuple
+
+import timm
+from timm.data import resolve_model_data_config
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from dartok.core.tokenizer import Tokenizer
+from dartok.data.augment import PixelConfig
+from dartok.models.presets import DARVIT_PRESETS
+from dartok.models.registry import ADAPTED
+from dartok.scorers.weights import load_strictly, read_state
+from dartok.train.config import ModelConfig, Parts
+
+__all__ = ["Recipe", "build_model", "choose_parts", "pixels_of", "ramp_steps", "recipe_of"]
+
+
+class Recipe(NamedTuple):
+    """How to build a model again with timm, without its weights."""
+
+    name: str
+    """timm's name."""
+    args: dict[str, Any]
+    """Options for `timm.create_model`, plain enough for JSON."""
+
+
+def recipe_of(config: ModelConfig, *, num_classes: int, image_px: int | None) -> Recipe:
+    """The model of a configuration: a fixed-grid host, an adapted one, or one of the authors'.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    args: dict[str, Any] = {"num_classes": num_classes}
+    if config.drop_path:
+        args["drop_path_rate"] = config.drop_path
+    budget = None if config.budget is None else config.budget.most
+    if config.model in DARVIT_PRESETS:
+        if budget is not None:
+            args["num_tokens"] = budget
+        return Recipe(config.model, args)
+    if not timm.is_model(config.model):
+        raise ValueError(
+            f"model {config.model!r} is unknown; see dartok models and timm.list_models('*vit*')"
+        )
+    if budget is None:
+        return Recipe(config.model, args | ({"img_size": image_px} if image_px else {}))
+    args |= {"host": config.model, "num_tokens": budget, "scorer": config.scorer}
+    return Recipe(ADAPTED, args | {"partition": config.partition})
+
+
+def build_model(config: ModelConfig, recipe: Recipe) -> nn.Module:
+    """The model with the weights to start from: random, pretrained, or of a file.
+
+    Raises:
+        ValueError: If a model cannot be built from these options, or the file does not fit.
+    """
+    args: dict[str, Any] = dict(recipe.args)
+    if recipe.name == ADAPTED or recipe.name in DARVIT_PRESETS:
+        args["scorer_weights"] = config.scorer_weights
+    if recipe.name == ADAPTED:
+        args["host_pretrained"] = config.pretrained
+    elif config.pretrained:
+        args["pretrained"] = True
+    try:
+        model: nn.Module = timm.create_model(recipe.name, **args)
+    except (TypeError, RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"model {config.model!r} cannot be built ({reason})") from error
+    if config.checkpoint is not None:
+        source = f"checkpoint {config.checkpoint} as {config.model}"
+        load_strictly(model, read_state(config.checkpoint), source=source)
+    choose_parts(model, config.parts)
+    return model
+
+
+def choose_parts(model: nn.Module, parts: Parts) -> None:
+    """Freeze what is not to learn.
+
+    Raises:
+        ValueError: If the model has no such part.
+    """
+    if parts == "all":
+        return
+    assert isinstance(model, VisionTransformer)
+    head = model.get_classifier()
+    learners: list[nn.Module] = [head]
+    if parts == "tokenizer":
+        tokenizers = [module for module in model.modules() if isinstance(module, Tokenizer)]
+        if not tokenizers:
+            raise ValueError("parts tokenizer needs regions; give --num-tokens too")
+        learners += tokenizers
+    wanted = {id(p) for learner in learners for p in learner.parameters() if p.requires_grad}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in wanted)
+
+
+def pixels_of(model: nn.Module, image_px: int | None) -> PixelConfig:
+    """What the model expects of its pixels, in timm's words."""
+    data = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    return PixelConfig(
+        size_px=image_px or data["input_size"][-1],
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+        interpolation=data["interpolation"],
+        crop_share=data["crop_pct"],
+    )
+
+
+def ramp_steps(config: ModelConfig, num_steps: int) -> int:
+    """Steps of the strength ramp: as configured, else a quarter of a retrofit's run."""
+    if config.strength_ramp is not None:
+        return config.strength_ramp
+    retrofit = config.pretrained and config.num_tokens and config.model not in DARVIT_PRESETS
+    return num_steps // 4 if retrofit else 0

@@ -1,0 +1,67 @@
+"""A folder with a model that timm and `dartok` load by `local-dir:`, and that can be shared."""
+
+import json
+from pathlib import Path
+
+from torch import nn
+
+from dartok.data.augment import PixelConfig
+from dartok.scorers.weights import write_state
+from dartok.train.checkpoints import write_beside
+from dartok.train.model import Recipe
+
+__all__ = ["save_package"]
+
+
+def save_package(
+    model: nn.Module,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    pixels: PixelConfig,
+    class_names: tuple[str, ...],
+    measures: dict[str, float],
+) -> None:
+    """Write `model.safetensors` and `config.json`, in timm's layout, into a folder.
+
+    `config.json` also holds the names of the classes and what the model was measured at.
+
+    Args:
+        model: The model to keep.
+        recipe: How to build it again.
+        folder: Made if missing; its files are replaced one by one, each at once.
+        pixels: What the model expects of its pixels.
+        class_names: What its outputs mean.
+        measures: Such as an evaluation gives.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "architecture": recipe.name,
+        "num_classes": len(class_names),
+        "model_args": recipe.args,
+        "pretrained_cfg": _pretrained_config(model, pixels, class_names),
+        "measures": measures,
+    }
+    text = json.dumps(config, indent=2) + "\n"
+    write_state(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    write_beside(folder / "config.json", lambda target: target.write_text(text))
+
+
+def _pretrained_config(
+    model: nn.Module, pixels: PixelConfig, class_names: tuple[str, ...]
+) -> dict[str, object]:
+    known = model.pretrained_cfg
+    assert isinstance(known, dict)
+    kept = {name: known[name] for name in ("first_conv", "classifier") if name in known}
+    return {
+        **kept,
+        "num_classes": len(class_names),
+        "label_names": list(class_names),
+        "input_size": [3, pixels.size_px, pixels.size_px],
+        "fixed_input_size": bool(known.get("fixed_input_size", False)),
+        "crop_pct": pixels.crop_share,
+        "interpolation": pixels.interpolation,
+        "mean": list(pixels.mean),
+        "std": list(pixels.std),
+        "pool_size": None,
+    }
