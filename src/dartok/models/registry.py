@@ -172,7 +172,8 @@ def _entrypoint(name: str) -> Callable[..., Any]:
 
 def _has_weights(given: Any) -> bool:
     """Whether timm's configuration says where the weights are: in a folder or on the hub."""
-    return getattr(given, "source", None) in ("local-dir", "hf-hub")
+    source = given.get("source") if isinstance(given, dict) else getattr(given, "source", None)
+    return source in ("local-dir", "hf-hub")
 
 
 def _adapted_entrypoint() -> Callable[..., Any]:

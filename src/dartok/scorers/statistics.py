@@ -5,7 +5,8 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.autograd.function import FunctionCtx
 
 from dartok.core.names import one_of
 
@@ -21,7 +22,8 @@ _SMALLEST_VARIANCE = 1e-30  # a constant map has no deviation, and the root no g
 class ScoreStatistics(nn.Module):
     """`(z - mean) / (std + 1e-8)` with one mean and one deviation for all values of all images.
 
-    While training, they are those of the batch, as in the paper, and running values are kept.
+    While training, they are those of the batch, as in the paper, over all processes that train
+    together (`torch.distributed`), and running values are kept.
     In eval mode:
 
     - `source="running"`: the running values. An image's scores do not depend on its batch mates.
@@ -64,7 +66,7 @@ class ScoreStatistics(nn.Module):
         values = values.to(torch.promote_types(values.dtype, torch.float32))
         mean, var = self.mean.to(values.dtype), self.var.to(values.dtype)
         if self.training:
-            mean, var = _moments(values)
+            mean, var = _moments_of_all_processes(values)
             self._update(mean.detach(), var.detach())
         elif self.source == "batch":
             batch_mean, batch_var = _moments(values)
@@ -91,6 +93,33 @@ class ScoreStatistics(nn.Module):
 
     def extra_repr(self) -> str:
         return repr(self.source)
+
+
+def _moments_of_all_processes(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the values of every process, differentiable through all of them."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return _moments(values)
+    count = values.new_tensor(values.numel())
+    total, num_values = _SumOverProcesses.apply(torch.stack([values.sum(), count])).unbind()
+    mean = total / num_values
+    squares = _SumOverProcesses.apply((values - mean).square().sum())
+    return mean, squares / (num_values - 1).clamp_min(1)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of every process's tensor; each process's gradient is the sum of all gradients."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, value: Tensor) -> Tensor:
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        distributed.all_reduce(total)
+        return total
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:

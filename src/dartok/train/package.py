@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
+import timm
+from safetensors import SafetensorError
 from torch import nn
 
 from dartok.data.augment import PixelConfig
 from dartok.scorers.weights import write_state
 from dartok.train.checkpoints import write_beside
-from dartok.train.model import Recipe
+from dartok.train.model import Recipe, pixels_of
 
-__all__ = ["save_package"]
+__all__ = ["Package", "load_package", "save_package"]
 
 
 def save_package(
@@ -65,3 +68,39 @@ def _pretrained_config(
         "std": list(pixels.std),
         "pool_size": None,
     }
+
+
+class Package(NamedTuple):
+    """A model with what is needed to use it."""
+
+    model: nn.Module
+    """In eval mode."""
+    pixels: PixelConfig
+    class_names: tuple[str, ...]
+    """What its outputs mean; numbers where the folder does not say."""
+
+
+def load_package(folder: Path) -> Package:
+    """Read a folder that `save_package` wrote, or one that timm wrote.
+
+    Raises:
+        ValueError: If it is missing, incomplete, damaged, or of a model that timm does not know.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        names = config.get("pretrained_cfg", {}).get("label_names")
+        model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    except OSError as error:
+        raise ValueError(
+            f"model folder {folder} must hold config.json and model.safetensors, such as best/ of "
+            f"a run ({error.strerror}: {error.filename}); check the path"
+        ) from error
+    except (ValueError, RuntimeError, AttributeError, TypeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"model folder {folder} cannot be loaded ({reason}); was it written by dartok train?"
+        ) from error
+    count = config.get("num_classes") or 0
+    class_names = tuple(names) if names else tuple(str(number) for number in range(count))
+    return Package(model.eval(), pixels_of(model, None), class_names)
