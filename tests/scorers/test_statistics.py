@@ -1,5 +1,8 @@
 """Score statistics: batch while training, running or frozen values in eval mode."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -71,3 +74,45 @@ def test_frozen_statistics_stay_through_further_training_and_half_precision():
     statistics.bfloat16().eval()
     values = 5.03 + 0.05 * torch.randn(2, 6, 6)
     assert_close(statistics(values), (values - 5.03) / 0.05, rtol=1e-4, atol=1e-4)
+
+
+_PROCESSES = """
+import os
+import sys
+
+import torch
+from torch import distributed
+
+from dartok.scorers import ScoreStatistics
+
+torch.manual_seed(0)
+values, weights = torch.randn(2, 6, 3, 4, dtype=torch.float64)
+rank = int(os.environ["RANK"])
+distributed.init_process_group("gloo")
+
+
+def learn(values, weights):
+    statistics = ScoreStatistics().train().double()
+    values = values.clone().requires_grad_()
+    out = statistics(values)
+    (out.sin() * weights).sum().backward()
+    return out.detach(), values.grad, statistics.mean, statistics.var
+
+
+share = slice(0, 2) if rank == 0 else slice(2, 6)  # processes may hold different numbers
+mine = learn(values[share], weights[share])
+distributed.destroy_process_group()
+out, gradient, mean, var = learn(values, weights)
+for actual, expected in zip(mine, (out[share], gradient[share], mean, var)):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_train_together_share_their_statistics_and_gradients(tmp_path):
+    script = tmp_path / "processes.py"
+    script.write_text(_PROCESSES)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr

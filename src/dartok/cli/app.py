@@ -1,6 +1,7 @@
 """The `dartok` command: find the command's file, run it, answer errors in one line."""
 
 import sys
+import tomllib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ app = App(
 for _command in (demo, show, models, convert, env):
     app.command(_command)
 app.command("dartok.cli.evaluate:evaluate", name="eval")
+app.command("dartok.cli.predict:predict")
 app.command("dartok.cli.train:train")  # imported when asked for: its settings are many
 
 
@@ -62,7 +64,7 @@ def _take_config(tokens: list[str]) -> list[str]:
     """Take `--config FILE` out of the arguments; its settings stand in for what is not given.
 
     Raises:
-        ValueError: If no file follows, or it does not exist.
+        ValueError: If no file follows, or it does not exist or is no TOML.
     """
     app.config = ()
     if _CONFIG not in tokens:
@@ -73,6 +75,10 @@ def _take_config(tokens: list[str]) -> list[str]:
     path = Path(tokens[place + 1])
     if not path.is_file():
         raise ValueError(f"config {path} is not a file; check the path")
+    try:
+        tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"config {path} cannot be read as TOML ({error}); mend it") from error
     app.config = (Toml(path, use_commands_as_keys=False),)
     return tokens[:place] + tokens[place + 2 :]
 

@@ -46,3 +46,5 @@ def train(
         if run.start and world.is_main:
             say(f"resuming {loop.out} at step {run.start} of {run.num_steps}")
         run.train()
+        if world.is_main:
+            display.plot(run.train_source.class_names, loop.out)

@@ -1,6 +1,7 @@
 """What `dartok train` shows while it runs: a live bar, evaluations, damaged pictures."""
 
 import math
+from pathlib import Path
 from types import TracebackType
 
 from rich.progress import (
@@ -12,7 +13,7 @@ from rich.progress import (
 )
 
 from dartok.cli.console import error_console, say
-from dartok.train import run
+from dartok.train import records, run
 
 __all__ = ["Display"]
 
@@ -32,13 +33,13 @@ class Display:
             TextColumn("{task.fields[line]}"),
             TimeRemainingColumn(),
             console=error_console,
-            disable=not enabled,
+            disable=not (enabled and error_console.is_terminal),
         )
         self._task = self._bar.add_task("train", line="")
         self._rate, self._waiting = math.nan, math.nan
+        self._last: run.Result | None = None
 
     def __enter__(self) -> "Display":
-        self._bar.start()
         return self
 
     def __exit__(
@@ -54,6 +55,7 @@ class Display:
         self._rate = _smooth(self._rate, progress.images_per_second)
         self._waiting = _smooth(self._waiting, progress.waiting)
         done, total = progress.report.step, progress.num_steps
+        self._bar.start()  # not before: a run that is refused shows no bar
         line = (
             f"loss {progress.report.loss:.3f}, {self._rate:.0f} images/s, "
             f"{self._waiting:.0%} waiting for data"
@@ -68,8 +70,23 @@ class Display:
                 soft_wrap=True,
             )
 
+    def plot(self, class_names: tuple[str, ...], out: Path) -> None:
+        """Draw curves.png and, of the last evaluation, confusion.png into the run's folder."""
+        from dartok.draw.plots import plot_confusion, plot_curves
+
+        if self._last is None:
+            return
+        try:
+            plot_curves(records.read_records(out / "metrics.jsonl"), out / "curves.png")
+            plot_confusion(self._last.confusion.numpy(), class_names, out / "confusion.png")
+        except ImportError as error:
+            say(str(error))
+            return
+        say(f"{out / 'curves.png'}, {out / 'confusion.png'}: how it went")
+
     def result(self, result: "run.Result") -> None:
         """Print an evaluation."""
+        self._last = result
         measures = result.measures
         best = ", the best so far" if result.is_best else ""
         say(

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from dartok.data.digits import CanvasConfig, DigitCanvases, Split
+from dartok.data.digits import CanvasConfig, Canvases, DigitCanvases, Split
 
 __all__ = ["DigitSource"]
 
@@ -34,13 +34,14 @@ class DigitSource:
         self._canvases = DigitCanvases(config, split=split)
         self._first_seed = _FIRST_TEST_SEED if split == "test" else 0
         self._num_canvases = num_canvases
+        self._last: tuple[int, Canvases] | None = None
 
     def __len__(self) -> int:
         return self._num_canvases
 
     def label(self, index: int) -> int:
         """The digit on a canvas."""
-        return int(self._canvases.batch(1, seed=self._first_seed + index).labels)
+        return int(self._canvas(index).labels)
 
     def name(self, index: int) -> str:
         """The split and number of a canvas."""
@@ -48,5 +49,11 @@ class DigitSource:
 
     def load(self, index: int) -> Image.Image:
         """Draw a canvas."""
-        canvas = self._canvases.batch(1, seed=self._first_seed + index).images[0, 0]
+        canvas = self._canvas(index).images[0, 0]
         return Image.fromarray((canvas * 255).round().byte().numpy()).convert("RGB")
+
+    def _canvas(self, index: int) -> Canvases:
+        """Kept until another is asked for: a picture and its label are one drawing."""
+        if self._last is None or self._last[0] != index:
+            self._last = index, self._canvases.batch(1, seed=self._first_seed + index)
+        return self._last[1]

@@ -92,4 +92,9 @@ def _pictures(folder: Path) -> list[Path]:
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     paths = (path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
-    return sorted(path for path in paths if not path.name.startswith("."))
+    return sorted(path for path in paths if not _is_hidden(path.relative_to(folder)))
+
+
+def _is_hidden(path: Path) -> bool:
+    """Also in a hidden folder, such as the copies that notebooks keep in .ipynb_checkpoints."""
+    return any(part.startswith(".") for part in path.parts)

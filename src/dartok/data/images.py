@@ -19,6 +19,8 @@ _DECODING_ERRORS = (
     EOFError,
     struct.error,
     zlib.error,
+    TypeError,  # values of the wrong type in broken EXIF
+    AttributeError,  # likewise
     Image.DecompressionBombError,
 )
 _LARGEST_16_BIT = 65535

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import tee
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from dartok.data.samples import BadSample, Batch, Source, Transform
 __all__ = ["BadSamples", "eval_batches", "seeded", "train_batches"]
 
 _NUM_STAND_INS = 16
-"""Pictures tried in place of a damaged one before giving up."""
+"""Pictures tried, a damaged one and those in its place, before giving up."""
 
 
 class _Item(NamedTuple):
@@ -36,7 +37,7 @@ def train_batches(
     workers: int = 0,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """One batch per list of draws; the next picture of the source stands in for a damaged one.
+    """One batch per list of draws; for a damaged picture another one of the source stands in.
 
     What is random in `transform` is seeded by `seed` and the draw, so a batch is the same whichever
     worker makes it, and whenever.
@@ -49,9 +50,18 @@ def train_batches(
         workers: Processes that read and augment; 0 for this one.
         pin_memory: For faster copies to a GPU.
     Raises:
-        ValueError: If many damaged pictures follow each other.
+        ValueError: If the stand-ins of a damaged picture are all damaged, too.
     """
-    return iter(_loader(_TrainItems(source, transform, seed), draws, workers, pin_memory))
+    asked, known = tee(draws)
+    batches = _loader(_TrainItems(source, transform, seed), asked, workers, pin_memory)
+    for draw, batch in zip(known, batches, strict=True):
+        if len(batch.labels) < len(draw):  # not refused in a worker: it adds its traceback
+            raise ValueError(
+                f"no picture stands in for a damaged one: of {len(source)} pictures, "
+                f"{min(_NUM_STAND_INS, len(source))} were tried and all are damaged, such as "
+                f"{batch.bad[-1].name} ({batch.bad[-1].reason}); mend or remove them"
+            )
+        yield batch
 
 
 def eval_batches(
@@ -98,15 +108,16 @@ class BadSamples:
         Raises:
             ValueError: If more than the share are damaged; names the last and its reason.
         """
-        new = [sample for sample in bad if sample.name not in self.reasons]
-        self.reasons.update(new)
-        if new and len(self.reasons) > self.max_share * self.num_samples:
+        new = {name: reason for name, reason in bad if name not in self.reasons}
+        self.reasons |= new
+        if new and len(self.reasons) / self.num_samples > self.max_share:
+            last = next(reversed(new))
             raise ValueError(
                 f"{len(self.reasons)} of {self.num_samples} pictures are damaged, more than "
-                f"max-bad-share = {self.max_share:g}; last {new[-1].name} ({new[-1].reason}): "
+                f"max-bad-share = {self.max_share:g}; last {last} ({new[last]}): "
                 "mend or remove them, or raise --max-bad-share"
             )
-        return [sample.name for sample in new]
+        return list(new)
 
 
 @contextmanager
@@ -137,17 +148,15 @@ class _TrainItems(Dataset[_Item]):
 
     def __getitem__(self, draw: Draw) -> _Item:
         bad: list[BadSample] = []
+        stride = max(1, len(self.source) // _NUM_STAND_INS)  # damaged ones tend to be neighbours
         for attempt in range(min(_NUM_STAND_INS, len(self.source))):
-            index = (draw.sample + attempt) % len(self.source)
+            index = (draw.sample + attempt * stride) % len(self.source)
             image = _read(self.source, index, bad)
             if image is not None:
                 with seeded(self.seed, draw.epoch, index, draw.repeat):
                     tensor = self.transform(image)
                 return _Item(tensor, self.source.label(index), "", tuple(bad))
-        raise ValueError(
-            f"{len(bad)} pictures in a row are damaged, the last {bad[-1].name} "
-            f"({bad[-1].reason}); mend or remove them"
-        )
+        return _Item(None, self.source.label(draw.sample), "", tuple(bad))
 
 
 class _EvalItems(Dataset[_Item]):
@@ -184,10 +193,10 @@ def _loader(
 
 def _collate(items: list[_Item]) -> Batch:
     read = [item for item in items if item.image is not None]
-    images = torch.stack([item.image for item in read if item.image is not None]) if read else None
+    images = [item.image for item in read if item.image is not None]
     return Batch(
-        torch.empty(0) if images is None else images,
-        torch.tensor([item.label for item in read]),
+        torch.stack(images) if images else torch.empty(0, 3, 0, 0),
+        torch.tensor([item.label for item in read], dtype=torch.int64),
         tuple(sample for item in items for sample in item.bad),
         tuple(item.name for item in read if item.name),
     )

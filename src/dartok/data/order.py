@@ -34,8 +34,9 @@ class TrainOrder:
     """Pictures per step, of all processes and micro-batches."""
     seed: int
     num_repeats: int = 1
-    """Copies of each picture in an epoch, one after the other, so that they share a step (repeated
-    augmentation, arXiv:1901.09335); the epoch is then that many times as long."""
+    """Copies of each picture in an epoch, one after the other, so that they share a step unless it
+    ends between them (repeated augmentation, arXiv:1901.09335); the epoch is then that many times
+    as long."""
     rank: int = 0
     world_size: int = 1
     accumulate: int = 1

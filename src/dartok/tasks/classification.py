@@ -1,5 +1,6 @@
 """Losses and measures of classification."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -69,15 +70,23 @@ class Tally:
 
     @torch.no_grad()
     def add(self, logits: Float[Tensor, "B K"], labels: Int[Tensor, "B"]) -> None:
-        """Count a batch."""
+        """Count a batch. Raises ValueError if the logits are of another number of classes."""
+        if logits.shape[-1] != self.num_classes:
+            raise ValueError(
+                f"logits must be of the {self.num_classes} classes of the pictures, got "
+                f"{logits.shape[-1]}; the model was made for other classes"
+            )
         logits = logits.double()
-        confidence, predicted = logits.softmax(-1).max(-1)
-        right = (predicted == labels).double()
-        top5 = logits.topk(min(5, self.num_classes)).indices.eq(labels[:, None]).any(-1)
+        best = logits.topk(min(5, self.num_classes)).indices
+        predicted = best[:, 0]  # of equal logits the same one leads for top-1 and top-5
+        confidence = logits.softmax(-1).amax(-1)
+        hits = best.eq(labels[:, None]).double()
+        right = hits[:, 0]
         loss = F.cross_entropy(logits, labels, reduction="sum")
         count = torch.ones_like(right)
-        self.sums += torch.stack([count.sum(), right.sum(), top5.double().sum(), loss])
-        where = (confidence * _NUM_BINS).long().clamp_max(_NUM_BINS - 1)
+        self.sums += torch.stack([count.sum(), right.sum(), hits.sum(), loss])
+        where = (confidence * _NUM_BINS).ceil().long() - 1  # a bin holds its upper edge
+        where = where.clamp(0, _NUM_BINS - 1)  # also what is not a number, refused later
         self.bins.index_add_(1, where, torch.stack([count, confidence, right]))
         pairs = labels * self.num_classes + predicted
         self.confusion.view(-1).index_add_(0, pairs, count)
@@ -96,11 +105,16 @@ class Tally:
         - "images": how many.
 
         Raises:
-            ValueError: If no image was counted.
+            ValueError: If no image was counted, or a logit was not finite.
         """
         images, right, top5, loss = self.sums.tolist()
         if images == 0:
             raise ValueError("nothing was evaluated: no picture could be read; check the data")
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the model's logits must be finite, got a loss of {loss}; train it with a lower "
+                "learning rate or evaluate it in float32"
+            )
         _, confidence, accurate = self.bins
         of_class = self.confusion.sum(1)
         occurs = of_class > 0

@@ -27,8 +27,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep_last
     path = folder / f"step-{step:08d}.pt"
     content = {"format": _FORMAT, "step": step, **state}
     write_beside(path, lambda target: torch.save(content, target))
-    for old in _checkpoints(folder)[:-keep_last]:
-        old.unlink()
+    for old in [*_checkpoints(folder)[:-keep_last], *folder.glob(".step-*.pt.*")]:
+        old.unlink()  # what is half-written is of a process that was killed
     return path
 
 

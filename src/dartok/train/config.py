@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from dartok.data.augment import AugmentConfig
+from dartok.models.presets import DARVIT_PRESETS
 from dartok.tasks.loss_config import LossConfig
 from dartok.train.budgets import Budget
 
@@ -78,7 +79,7 @@ class ModelConfig:
         _at_least("strength-ramp", self.strength_ramp, 0)
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop-path must be from 0 to below 1, got {self.drop_path}")
-        if self.strength_ramp and self.num_tokens is None:
+        if self.strength_ramp and self.num_tokens is None and self.model not in DARVIT_PRESETS:
             raise ValueError("strength-ramp needs regions; give --num-tokens too")
         if self.pretrained and self.checkpoint is not None:
             raise ValueError("pretrained and checkpoint exclude each other; drop one")
@@ -174,10 +175,19 @@ class TrainConfig:
         steps, warmup = self.loop.steps, self.optim.warmup_steps
         if steps is not None and warmup is not None and warmup > steps:
             raise ValueError(f"warmup-steps must be at most --steps {steps}, got {warmup}")
-        if self.mixes and self.loop.batch_size // self.loop.accumulate % 2:
+        self.check_pairs(num_processes=1)
+
+    def check_pairs(self, *, num_processes: int) -> None:
+        """Refuse to mix the pictures of a batch that has an odd number of them.
+
+        Raises:
+            ValueError: If it has.
+        """
+        micro = self.loop.batch_size // (self.loop.accumulate * num_processes)
+        if self.mixes and micro % 2:
             raise ValueError(
-                "batch-size must be even with --mixup or --cutmix, which pair pictures, "
-                f"got {self.loop.batch_size}"
+                "batch-size must give each micro-batch of each process an even number of pictures "
+                f"with --mixup or --cutmix, which pair them, got {micro} of {self.loop.batch_size}"
             )
 
     @property

@@ -1,5 +1,6 @@
 """Which module made the first value that is not finite."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,24 +10,30 @@ from torch import Tensor, nn
 __all__ = ["first_not_finite"]
 
 
-def first_not_finite(model: nn.Module, run: Callable[[], Tensor]) -> str:
+def first_not_finite(model: nn.Module, run: Callable[[], Tensor]) -> str | None:
     """Repeat a forward and backward pass and name the module where it first goes wrong.
 
     Args:
         model: The model that `run` runs.
-        run: Computes the loss; called once, and its gradient is taken.
+        run: Computes the loss; called once, and its gradient is taken
+            into the parameters' own, which are emptied first.
     Returns:
-        Such as "the output of blocks.3.attn" or "the gradient at blocks.2.mlp". "the loss" if every
-        output is finite but the loss is not; "nothing, the second time" if it does not recur.
+        Such as "the output of blocks.3.attn", "the gradient at blocks.2.mlp" (of its inputs) or
+        "the gradient of cls_token". "the loss" if every output is finite but the loss is not; None
+        if nothing goes wrong this time.
     """
     found: list[str] = []
+    model.zero_grad(set_to_none=True)
     with _watch(model, found):
         loss = run()
         if not found and not loss.isfinite():
             return "the loss"
         if not found:
             loss.backward()
-    return found[0] if found else "nothing, the second time"
+    for name, parameter in model.named_parameters():  # the last resort: they have no order
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            found.append(f"the gradient of {name}")
+    return found[0] if found else None
 
 
 @contextmanager
@@ -39,7 +46,10 @@ def _watch(model: nn.Module, found: list[str]) -> Iterator[None]:
             module.register_full_backward_hook(_note(found, f"the gradient at {label}", 1))
         )
     try:
-        yield
+        with warnings.catch_warnings():
+            # It is no news that images need no gradient.
+            warnings.filterwarnings("ignore", "Full backward hook is firing")
+            yield
     finally:
         for handle in handles:
             handle.remove()

@@ -165,11 +165,11 @@ class Learner:
 
     def _refuse(self, batches: Sequence[Batch], step: int, loss: float, norm: float) -> None:
         self.optimiser.zero_grad(set_to_none=True)
-        where = "another process's pictures"
+        where = "another process" if self.world.size > 1 else "no single module"
         for number, batch in enumerate(batches):
             again = partial(self._loss, self.model, batch, step, number)  # not through DDP
             place = first_not_finite(self.model, again)
-            if place != "nothing, the second time":
+            if place is not None:
                 where = place
                 break
         self.optimiser.zero_grad(set_to_none=True)

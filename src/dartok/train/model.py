@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import timm
 from timm.data import resolve_model_data_config
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -83,7 +84,8 @@ def choose_parts(model: nn.Module, parts: Parts) -> None:
     """
     if parts == "all":
         return
-    assert isinstance(model, VisionTransformer)
+    if not isinstance(model, VisionTransformer):
+        raise ValueError(f"parts {parts} needs a timm ViT, got {type(model).__name__}; give all")
     head = model.get_classifier()
     learners: list[nn.Module] = [head]
     if parts == "tokenizer":
@@ -97,7 +99,18 @@ def choose_parts(model: nn.Module, parts: Parts) -> None:
 
 
 def pixels_of(model: nn.Module, image_px: int | None) -> PixelConfig:
-    """What the model expects of its pixels, in timm's words."""
+    """What the model expects of its pixels, in timm's words.
+
+    Raises:
+        ValueError: If its fixed grid does not fit that size.
+    """
+    embed = getattr(model, "patch_embed", None)
+    patch_px = embed.patch_size[0] if isinstance(embed, PatchEmbed) else 1
+    if image_px is not None and image_px % patch_px and not isinstance(embed, Tokenizer):
+        raise ValueError(
+            f"image-px must be a multiple of {patch_px}, the patch of this fixed grid, got "
+            f"{image_px}; give --num-tokens for regions, which take any size"
+        )
     data = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     return PixelConfig(
         size_px=image_px or data["input_size"][-1],

@@ -1,5 +1,7 @@
 """timm's optimisers, schedules and moving average, from the configuration."""
 
+from typing import Any
+
 from torch import nn
 from torch.optim import Optimizer
 
@@ -16,18 +18,20 @@ def create_optimiser(model: nn.Module, config: OptimConfig) -> Optimizer:
     Raises:
         ValueError: If timm does not know it, it does not take these options, or nothing learns.
     """
-    from timm.optim import create_optimizer_v2
+    from timm.optim import create_optimizer_v2, get_optimizer_info
 
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("nothing learns: every parameter is frozen; choose other --parts")
     name = config.optimiser
+    betas: dict[str, Any] = {"betas": (config.beta1, config.beta2)}
     try:
+        has_two = get_optimizer_info(name.lower().split("_")[-1]).num_betas == 2
         return create_optimizer_v2(
             model,
             opt=name,
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
-            betas=(config.beta1, config.beta2) if "adam" in name or "lion" in name else None,
+            **(betas if has_two else {}),
         )
     except (AssertionError, ValueError, TypeError) as error:
         raise ValueError(
@@ -36,8 +40,15 @@ def create_optimiser(model: nn.Module, config: OptimConfig) -> Optimizer:
 
 
 def warmup_steps(config: OptimConfig, num_steps: int) -> int:
-    """Steps of the warm-up: as configured, by default a twentieth of the run."""
-    return num_steps // 20 if config.warmup_steps is None else config.warmup_steps
+    """Steps of the warm-up: as configured, by default a twentieth of the run.
+
+    Raises:
+        ValueError: If they are more than the run has.
+    """
+    steps = num_steps // 20 if config.warmup_steps is None else config.warmup_steps
+    if steps > num_steps:
+        raise ValueError(f"warmup-steps must be at most the {num_steps} of the run, got {steps}")
+    return steps
 
 
 def create_schedule(optimiser: Optimizer, config: OptimConfig, num_steps: int) -> "Schedule":
@@ -58,7 +69,9 @@ class Schedule:
         self._warmup = warmup_steps(config, num_steps)
         self._timm, _ = create_scheduler_v2(
             optimiser,
-            sched=config.schedule,
+            # A "constant" of timm's own is missing from older timm: steps that change nothing.
+            sched={"cosine": "cosine", "constant": "step"}[config.schedule],
+            decay_rate=1.0,
             num_epochs=num_steps,
             min_lr=config.min_learning_rate,
             warmup_epochs=self._warmup,

@@ -24,9 +24,9 @@ def write_config(config: TrainConfig, path: Path) -> None:
         lines += ["", f"# {part.name}"]
         for name, value in _plain(getattr(config, part.name)):
             flag = name.replace("_", "-")
-            lines.append(f"# {flag}: unset" if value is None else f"{flag} = {json.dumps(value)}")
+            lines.append(f"# {flag}: unset" if value is None else f"{flag} = {_toml(value)}")
     text = "\n".join(lines) + "\n"
-    write_beside(path, lambda target: target.write_text(text))
+    write_beside(path, lambda target: target.write_text(text, encoding="utf-8"))
 
 
 def same_run(config: TrainConfig, path: Path) -> None:
@@ -36,8 +36,8 @@ def same_run(config: TrainConfig, path: Path) -> None:
         ValueError: Naming the first setting that differs, or if there is no readable record.
     """
     try:
-        before = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        before = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(
             f"the record {path} of the run to resume cannot be read ({error}); choose another --out"
         ) from error
@@ -62,6 +62,11 @@ def _plain(part: object) -> Iterator[tuple[str, object]]:
         value = getattr(part, entry.name)
         simple = value is None or isinstance(value, (bool, int, float, str))
         yield entry.name, value if simple else str(value)
+
+
+def _toml(value: object) -> str:
+    """Numbers, truth values and texts as TOML writes them, which is as JSON does."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _shown(value: object) -> str:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["Records"]
+__all__ = ["Records", "read_records"]
 
 
 class Records:
@@ -26,6 +26,11 @@ class Records:
         """Write the values of a step; a process that is killed loses at most this line."""
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def read_records(path: Path) -> list[dict[str, float]]:
+    """Every line of a `metrics.jsonl`."""
+    return [json.loads(line) for line in _lines(path)]
 
 
 def _lines(path: Path) -> list[str]:

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dartok.core.tokenizer import Tokenizer
 from dartok.data.augment import PixelConfig
@@ -16,6 +16,7 @@ from dartok.data.loading import BadSamples, train_batches
 from dartok.data.order import TrainOrder
 from dartok.data.samples import Batch, Source
 from dartok.data.transforms import eval_transform, train_transform
+from dartok.models.dials import set_num_tokens
 from dartok.tasks.classification import criterion
 from dartok.train.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from dartok.train.config import TrainConfig
@@ -49,6 +50,8 @@ class Result(NamedTuple):
     step: int
     measures: dict[str, float]
     is_best: bool
+    confusion: Tensor
+    """Pictures of each class (row) that were taken for each class (column)."""
 
 
 @dataclass(kw_only=True)
@@ -69,13 +72,14 @@ class Run:
 
     def __post_init__(self) -> None:
         config, loop = self.config, self.config.loop
+        config.check_pairs(num_processes=self.world.size)
         self.checkpoints = loop.out / "checkpoints"
         self.train_source = train_source(config.data)
         self.eval_source = eval_source(config.data, self.train_source.class_names)
         self.order = self._order()
         self.num_steps = loop.steps or loop.epochs * self.order.steps_per_epoch
         self.precision = choose_precision(loop.precision, self.world.device)
-        self.start = self._prepare_folder()
+        self.start = self._steps_done()
         image_px = config.data.image_px
         num_classes = len(self.train_source.class_names)
         self.recipe = recipe_of(config.model, num_classes=num_classes, image_px=image_px)
@@ -84,6 +88,7 @@ class Run:
             model = build_model(config.model, self.recipe)
         self.pixels: PixelConfig = pixels_of(model, image_px)
         self.learner = self._learner(model.to(self.world.device), num_classes)
+        self._write_record()
 
     def train(self) -> None:
         """Learn until the last step, from the newest checkpoint if the run resumes."""
@@ -137,8 +142,8 @@ class Run:
             accumulate=loop.accumulate,
         )
 
-    def _prepare_folder(self) -> int:
-        """Make or check the run's folder; the steps done so far."""
+    def _steps_done(self) -> int:
+        """Steps of the run to resume, 0 without one; refuses a folder that holds another run."""
         loop = self.config.loop
         newest = latest_checkpoint(self.checkpoints)
         if newest is not None and not loop.resume:
@@ -148,11 +153,15 @@ class Run:
             )
         if newest is not None:
             same_run(self.config, loop.out / "config.toml")
-        self.world.wait()  # no process may look after another has written
-        if self._main:
-            loop.out.mkdir(parents=True, exist_ok=True)
-            write_config(self.config, loop.out / "config.toml")
         return 0 if newest is None else int(load_checkpoint(newest)["step"])
+
+    def _write_record(self) -> None:
+        """Make the run's folder, once nothing can be refused any more."""
+        self.world.wait()  # no process may look for a run after another has written this one
+        if self._main:
+            out = self.config.loop.out
+            out.mkdir(parents=True, exist_ok=True)
+            write_config(self.config, out / "config.toml")
 
     def _learner(self, model: nn.Module, num_classes: int) -> Learner:
         config, loop = self.config, self.config.loop
@@ -201,8 +210,11 @@ class Run:
         self.world.wait()
 
     def _evaluate(self, step: int, best: float, records: Records | None) -> float:
+        model, budget = self.learner.evaluated, self.config.model.budget
+        if budget is not None:
+            set_num_tokens(model, budget.most)  # not what the step drew: to compare evaluations
         tally = evaluate(
-            self.learner.evaluated,
+            model,
             self.eval_source,
             eval_transform(self.pixels),
             batch_size=max(1, self.config.loop.batch_size // self.world.size),
@@ -216,7 +228,7 @@ class Run:
         if records is not None:
             if is_best:
                 save_package(
-                    self.learner.evaluated,
+                    model,
                     self.recipe,
                     self.config.loop.out / "best",
                     pixels=self.pixels,
@@ -224,7 +236,7 @@ class Run:
                     measures=measures | {"step": step},
                 )
             records.add(step, {f"eval/{name}": value for name, value in measures.items()})
-            self.on_result(Result(step, measures, is_best))
+            self.on_result(Result(step, measures, is_best, tally.confusion.cpu()))
         return max(best, measures["top1"])
 
 

@@ -1,0 +1,161 @@
+"""Models from a configuration: built, frozen, and described so that timm builds them again."""
+
+import json
+
+import pytest
+import timm
+import torch
+
+from dartok.models.patch_embed import RegionPatchEmbed
+from dartok.train.config import ModelConfig
+from dartok.train.model import build_model, choose_parts, pixels_of, ramp_steps, recipe_of
+
+
+def built(image_px=None, num_classes=5, **settings):
+    config = ModelConfig(**{"model": "test_vit"} | settings)
+    recipe = recipe_of(config, num_classes=num_classes, image_px=image_px)
+    return build_model(config, recipe)
+
+
+def learners(model):
+    return {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_without_a_number_of_tokens_a_host_keeps_its_fixed_grid():
+    recipe = recipe_of(ModelConfig(model="test_vit"), num_classes=5, image_px=None)
+    assert recipe == ("test_vit", {"num_classes": 5})
+    model = build_model(ModelConfig(model="test_vit"), recipe)
+    assert not isinstance(model.patch_embed, RegionPatchEmbed)
+    assert model(torch.randn(2, 3, 160, 160)).shape == (2, 5)
+
+
+def test_a_fixed_grid_takes_the_size_of_the_pictures():
+    assert built(image_px=64)(torch.randn(2, 3, 64, 64)).shape == (2, 5)
+
+
+def test_a_number_of_tokens_adapts_the_host_at_the_largest_of_the_range():
+    model = built(num_tokens="9..30", scorer="edge", partition="grid", drop_path=0.25)
+    embed = model.patch_embed
+    assert isinstance(embed, RegionPatchEmbed)
+    assert (embed.num_tokens, embed.partition, float(embed.strength)) == (30, "grid", 1.0)
+    assert type(embed.scorer).__name__ == "EdgeScorer"
+    assert model.blocks[-1].drop_path1.drop_prob == 0.25
+    assert model.train()(torch.randn(2, 3, 90, 64)).shape == (2, 5)
+
+
+def test_an_authors_model_keeps_its_own_number_unless_another_is_given():
+    config = ModelConfig(model="darvit_tiny_121p")
+    assert recipe_of(config, num_classes=5, image_px=64) == ("darvit_tiny_121p", {"num_classes": 5})
+    config = ModelConfig(model="darvit_tiny", num_tokens="49..60")
+    assert recipe_of(config, num_classes=5, image_px=64).args["num_tokens"] == 60
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_tokens": "9"}, {"drop_path": 0.1}])
+def test_a_recipe_is_json_and_builds_the_same_layers(settings):
+    config = ModelConfig(model="test_vit", **settings)
+    recipe = recipe_of(config, num_classes=5, image_px=64)
+    args = json.loads(json.dumps(recipe.args))
+    assert args == recipe.args
+    again = timm.create_model(recipe.name, **args).state_dict()
+    first = build_model(config, recipe).state_dict()
+    assert {k: v.shape for k, v in again.items()} == {k: v.shape for k, v in first.items()}
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_tokens": "9"}])
+def test_a_checkpoint_gives_the_first_weights(tmp_path, settings):
+    torch.manual_seed(1)
+    state = built(**settings).state_dict()
+    torch.save(state, tmp_path / "a.pth")
+    loaded = built(checkpoint=tmp_path / "a.pth", **settings).state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("parts", "learning"),
+    [("head", {"head"}), ("tokenizer", {"head", "patch_embed"})],
+)
+def test_what_is_not_to_learn_is_frozen(parts, learning):
+    model = built(num_tokens="9", parts=parts)
+    assert learners(model) == learning
+    assert learners(built(num_tokens="9")) > learning
+
+
+def test_the_frozen_backbone_of_a_score_net_stays_frozen():
+    model = built(num_tokens="9", scorer="squeezenet", parts="tokenizer")
+    scorer = model.patch_embed.scorer
+    assert not any(parameter.requires_grad for parameter in scorer.features.parameters())
+    assert all(parameter.requires_grad for parameter in scorer.head.parameters())
+
+
+def test_pixels_are_what_timm_says_of_the_model():
+    pixels = pixels_of(built(num_tokens="9"), None)
+    host = timm.data.resolve_model_data_config(timm.create_model("test_vit"))
+    assert pixels.size_px == host["input_size"][-1] == 160
+    assert (pixels.mean, pixels.std) == (host["mean"], host["std"])
+    assert (pixels.interpolation, pixels.crop_share) == (host["interpolation"], host["crop_pct"])
+    assert pixels_of(built(num_tokens="9"), 65).size_px == 65
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({}, 0),
+        ({"num_tokens": "9"}, 0),
+        ({"num_tokens": "9", "pretrained": True}, 25),
+        ({"pretrained": True}, 0),
+        ({"num_tokens": "9", "pretrained": True, "strength_ramp": 0}, 0),
+        ({"num_tokens": "9", "strength_ramp": 7}, 7),
+        ({"num_tokens": "9", "model": "darvit_tiny"}, 0),
+    ],
+)
+def test_a_pretrained_host_ramps_over_a_quarter_of_the_run(settings, steps):
+    assert ramp_steps(ModelConfig(**{"model": "test_vit"} | settings), 100) == steps
+
+
+@pytest.mark.refuses
+def test_an_unknown_model_is_refused():
+    with pytest.raises(ValueError, match="model 'vitt' is unknown; see dartok models"):
+        built(model="vitt")
+
+
+@pytest.mark.refuses
+def test_a_model_that_cannot_be_adapted_is_refused():
+    with pytest.raises(ValueError, match="cannot carry over ResNet"):
+        built(model="test_resnet", num_tokens="9")
+
+
+@pytest.mark.refuses
+def test_options_that_the_model_does_not_take_are_refused_in_one_line():
+    with pytest.raises(ValueError, match="model 'test_resnet' cannot be built .*img_size") as e:
+        built(model="test_resnet", image_px=64)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.refuses
+def test_parts_that_the_model_does_not_have_are_refused():
+    with pytest.raises(ValueError, match="parts tokenizer needs regions; give --num-tokens too"):
+        built(parts="tokenizer")
+    with pytest.raises(ValueError, match="parts head needs a timm ViT, got ResNet; give all"):
+        built(model="test_resnet", parts="head")
+    choose_parts(timm.create_model("test_resnet"), "all")
+
+
+@pytest.mark.refuses
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    torch.save(built(num_tokens="9").state_dict(), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a.pth as test_vit does not fit .*missing: pos_embed"):
+        built(checkpoint=tmp_path / "a.pth")
+
+
+@pytest.mark.refuses
+def test_pictures_that_do_not_fit_the_fixed_grid_are_refused():
+    with pytest.raises(
+        ValueError, match="image-px must be a multiple of 16, .* got 65; give --num"
+    ):
+        pixels_of(built(image_px=64), 65)
+
+
+@pytest.mark.refuses
+def test_pretrained_weights_of_an_authors_model_are_not_timms_to_load():
+    with pytest.raises(ValueError, match="darvit_tiny has no weights that timm can download"):
+        built(model="darvit_tiny", pretrained=True)
