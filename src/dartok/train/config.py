@@ -46,7 +46,7 @@ class ModelConfig:
     """What is trained."""
 
     model: str = "deit_tiny_patch16_224"
-    """A timm ViT, a `darvit_*` model, or local-dir:FOLDER of an earlier run."""
+    """A timm ViT, or a `darvit_*` model."""
     num_tokens: str | None = None
     """Regions per picture: a number such as 196, or 49..392 to draw one for each step. Without it a
     timm model keeps its fixed grid, and another model its own number."""
