@@ -159,3 +159,17 @@ def test_pictures_that_do_not_fit_the_fixed_grid_are_refused():
 def test_pretrained_weights_of_an_authors_model_are_not_timms_to_load():
     with pytest.raises(ValueError, match="darvit_tiny has no weights that timm can download"):
         built(model="darvit_tiny", pretrained=True)
+
+
+def test_the_authors_checkpoint_is_one_to_start_from(tmp_path):
+    config = ModelConfig(model="darvit_tiny", checkpoint=tmp_path / "authors.pth")
+    recipe = recipe_of(config, num_classes=5, image_px=None)
+    state = build_model(ModelConfig(model="darvit_tiny"), recipe).state_dict()
+    weight = torch.rand_like(state["norm.weight"])
+    positions = state.pop("patch_embed.pos_embed").flatten(2).transpose(1, 2)
+    state["pos_embed"] = torch.cat([torch.zeros(1, 1, 192), positions], dim=1)
+    for name in [name for name in state if name.startswith("patch_embed.scorer.")]:
+        theirs = "patch_embed.spn.spn.spn." + name.removeprefix("patch_embed.scorer.")
+        state[theirs.replace("head.mlp.", "mlp.net.")] = state.pop(name)
+    torch.save({"model": state | {"norm.weight": weight}}, tmp_path / "authors.pth")
+    assert torch.equal(build_model(config, recipe).state_dict()["norm.weight"], weight)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dartok.train.config import OptimConfig
-from dartok.train.optim import create_optimiser, create_schedule, warmup_steps
+from dartok.train.optim import Schedule, create_optimiser, warmup_steps
 
 
 class Model(nn.Module):
@@ -26,7 +26,7 @@ class Model(nn.Module):
 
 def rates(num_steps, **settings):
     optimiser = create_optimiser(Model(), OptimConfig(**settings))
-    schedule = create_schedule(optimiser, OptimConfig(**settings), num_steps)
+    schedule = Schedule(optimiser, OptimConfig(**settings), num_steps)
     found = []
     for step in range(num_steps):
         schedule.apply(step)
@@ -75,7 +75,7 @@ def test_the_constant_rises_and_stays():
 def test_a_rate_depends_on_the_step_alone():
     config = OptimConfig(warmup_steps=3)
     optimiser = create_optimiser(Model(), config)
-    schedule = create_schedule(optimiser, config, 20)
+    schedule = Schedule(optimiser, config, 20)
     for step in (15, 2, 7):
         schedule.apply(step)
         assert optimiser.param_groups[0]["lr"] == rates(20, warmup_steps=3)[step]

@@ -17,7 +17,7 @@ from dartok.data.samples import Batch
 from dartok.tasks.classification import Criterion
 from dartok.train.config import OptimConfig
 from dartok.train.finite import first_not_finite
-from dartok.train.optim import create_optimiser, create_schedule
+from dartok.train.optim import Schedule, create_optimiser
 from dartok.train.world import World
 
 __all__ = ["Learner", "StepReport"]
@@ -85,7 +85,7 @@ class Learner:
         self.prepare = prepare
         self.max_grad_norm = optim.max_grad_norm or math.inf
         self.optimiser = create_optimiser(model, optim)
-        self.schedule = create_schedule(self.optimiser, optim, num_steps)
+        self.schedule = Schedule(self.optimiser, optim, num_steps)
         self.ema = ModelEmaV3(model, decay=optim.ema_decay) if optim.ema_decay else None
         self.trained = _distributed(model, self.world)
 

@@ -1,5 +1,6 @@
 """Build the model that a configuration asks for, and say how to build it again."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
@@ -10,8 +11,10 @@ from torch import nn
 
 from dartok.core.tokenizer import Tokenizer
 from dartok.data.augment import PixelConfig
+from dartok.models.checkpoints import load_checkpoint
 from dartok.models.presets import DARVIT_PRESETS
 from dartok.models.registry import ADAPTED
+from dartok.models.vit import RegionHost
 from dartok.scorers.weights import load_strictly, read_state
 from dartok.train.config import ModelConfig, Parts
 
@@ -70,10 +73,16 @@ def build_model(config: ModelConfig, recipe: Recipe) -> nn.Module:
         reason = " ".join(str(error).split())
         raise ValueError(f"model {config.model!r} cannot be built ({reason})") from error
     if config.checkpoint is not None:
-        source = f"checkpoint {config.checkpoint} as {config.model}"
-        load_strictly(model, read_state(config.checkpoint), source=source)
+        _load(model, config.checkpoint, config.model)
     choose_parts(model, config.parts)
     return model
+
+
+def _load(model: nn.Module, path: Path, name: str) -> None:
+    if isinstance(model, RegionHost) and name in DARVIT_PRESETS:
+        load_checkpoint(model, path, name=name)  # in the authors' layout or in ours
+    else:
+        load_strictly(model, read_state(path), source=f"checkpoint {path} as {name}")
 
 
 def choose_parts(model: nn.Module, parts: Parts) -> None:

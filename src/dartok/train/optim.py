@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from dartok.train.config import OptimConfig
 
-__all__ = ["create_optimiser", "create_schedule", "warmup_steps"]
+__all__ = ["Schedule", "create_optimiser", "warmup_steps"]
 
 
 def create_optimiser(model: nn.Module, config: OptimConfig) -> Optimizer:
@@ -49,11 +49,6 @@ def warmup_steps(config: OptimConfig, num_steps: int) -> int:
     if steps > num_steps:
         raise ValueError(f"warmup-steps must be at most the {num_steps} of the run, got {steps}")
     return steps
-
-
-def create_schedule(optimiser: Optimizer, config: OptimConfig, num_steps: int) -> "Schedule":
-    """The learning rate of each step; it has no state but the step."""
-    return Schedule(optimiser, config, num_steps)
 
 
 class Schedule:
