@@ -19,7 +19,11 @@ import torch
 
 from dartok.bench.machine import describe_machine
 from dartok.data.augment import AugmentConfig
-from dartok.train.config import DataConfig, LoopConfig, ModelConfig, OptimConfig, TrainConfig
+from dartok.data.source_config import DataConfig
+from dartok.train.config import TrainConfig
+from dartok.train.loop_config import LoopConfig
+from dartok.train.model_config import ModelConfig
+from dartok.train.optim_config import OptimConfig
 from dartok.train.run import Result, Run
 from dartok.train.world import start_world
 

@@ -3,8 +3,12 @@
 import dataclasses
 
 from dartok.data.augment import AugmentConfig
+from dartok.data.source_config import DataConfig
 from dartok.tasks.loss_config import LossConfig
-from dartok.train.config import DataConfig, LoopConfig, ModelConfig, OptimConfig, TrainConfig
+from dartok.train.config import TrainConfig
+from dartok.train.loop_config import LoopConfig
+from dartok.train.model_config import ModelConfig
+from dartok.train.optim_config import OptimConfig
 
 PARTS = {
     "data": DataConfig,

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dartok.train.config import DataConfig, LoopConfig, ModelConfig, OptimConfig, TrainConfig
+from dartok.data.source_config import DataConfig
+from dartok.train.config import TrainConfig
+from dartok.train.loop_config import LoopConfig
+from dartok.train.model_config import ModelConfig
+from dartok.train.optim_config import OptimConfig
 
 NAN, INF = float("nan"), float("inf")
 

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from dartok.data.samples import Batch
-from dartok.train.config import OptimConfig
 from dartok.train.learner import Learner
+from dartok.train.optim_config import OptimConfig
 
 PLAIN = {"weight_decay": 0.0, "warmup_steps": 0, "schedule": "constant", "max_grad_norm": 0.0}
 DESCENT = PLAIN | {"optimiser": "momentum", "learning_rate": 0.1}

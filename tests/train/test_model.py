@@ -7,8 +7,8 @@ import timm
 import torch
 
 from dartok.models.patch_embed import RegionPatchEmbed
-from dartok.train.config import ModelConfig
 from dartok.train.model import build_model, choose_parts, pixels_of, ramp_steps, recipe_of
+from dartok.train.model_config import ModelConfig
 
 
 def built(image_px=None, num_classes=5, **settings):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from dartok.train.config import OptimConfig
 from dartok.train.optim import Schedule, create_optimiser, warmup_steps
+from dartok.train.optim_config import OptimConfig
 
 
 class Model(nn.Module):

@@ -9,8 +9,8 @@ import torch
 
 import dartok
 from dartok.data.augment import PixelConfig
-from dartok.train.config import ModelConfig
 from dartok.train.model import build_model, recipe_of
+from dartok.train.model_config import ModelConfig
 from dartok.train.package import load_package, save_package
 
 PIXELS = PixelConfig(

@@ -25,8 +25,8 @@ from dartok.data.samples import Batch
 from dartok.models import adapt
 from dartok.tasks.classification import Tally, criterion
 from dartok.tasks.loss_config import LossConfig
-from dartok.train.config import OptimConfig
 from dartok.train.learner import Learner, StepReport
+from dartok.train.optim_config import OptimConfig
 
 __all__ = ["Contestant", "DigitsJob", "normalise"]
 

@@ -6,8 +6,12 @@ from cyclopts import Group, Parameter
 
 from dartok.cli.console import say
 from dartok.data.augment import AugmentConfig
+from dartok.data.source_config import DataConfig
 from dartok.tasks.loss_config import LossConfig
-from dartok.train.config import DataConfig, LoopConfig, ModelConfig, OptimConfig, TrainConfig
+from dartok.train.config import TrainConfig
+from dartok.train.loop_config import LoopConfig
+from dartok.train.model_config import ModelConfig
+from dartok.train.optim_config import OptimConfig
 
 __all__ = ["train"]
 

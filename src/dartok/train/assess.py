@@ -8,8 +8,8 @@ from dartok.core.tokenizer import Tokenizer
 from dartok.data.loading import BadSamples
 from dartok.data.transforms import eval_transform
 from dartok.models.dials import tokenizer_of
-from dartok.train.config import Precision
 from dartok.train.evaluation import evaluate, evaluate_budgets
+from dartok.train.loop_config import Precision
 from dartok.train.model import pixels_of
 from dartok.train.package import Package, load_package
 from dartok.train.run import choose_precision

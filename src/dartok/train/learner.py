@@ -15,9 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from dartok.data.loading import seeded
 from dartok.data.samples import Batch
 from dartok.tasks.classification import Criterion
-from dartok.train.config import OptimConfig
 from dartok.train.finite import first_not_finite
 from dartok.train.optim import Schedule, create_optimiser
+from dartok.train.optim_config import OptimConfig
 from dartok.train.world import World
 
 __all__ = ["Learner", "StepReport"]

@@ -16,7 +16,7 @@ from dartok.models.presets import DARVIT_PRESETS
 from dartok.models.registry import ADAPTED
 from dartok.models.vit import RegionHost
 from dartok.scorers.weights import load_strictly, read_state
-from dartok.train.config import ModelConfig, Parts
+from dartok.train.model_config import ModelConfig, Parts
 
 __all__ = ["Recipe", "build_model", "choose_parts", "pixels_of", "ramp_steps", "recipe_of"]
 

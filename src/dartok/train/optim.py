@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from dartok.train.config import OptimConfig
+from dartok.train.optim_config import OptimConfig
 
 __all__ = ["Schedule", "create_optimiser", "warmup_steps"]
 

@@ -6,7 +6,7 @@ from dartok.data.digit_source import DigitSource
 from dartok.data.digits import CanvasConfig
 from dartok.data.folder import FolderSource
 from dartok.data.samples import Source
-from dartok.train.config import DataConfig
+from dartok.data.source_config import DataConfig
 
 __all__ = ["DIGITS", "eval_source", "source_to_evaluate", "train_source"]
 
