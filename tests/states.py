@@ -5,6 +5,10 @@ import json
 import torch
 
 
+MEASURED = ("images_per_second", "waiting", "memory_gb")
+"""What depends on the machine's mood."""
+
+
 def load(out, step):
     """A checkpoint of a run."""
     path = out / "checkpoints" / f"step-{step:08d}.pt"
@@ -46,6 +50,6 @@ def losses_of(out):
     """Step to loss, gradient norm, learning rate and accuracy: all but what time decides."""
     found = {}
     for line in lines_of(out):
-        kept = {k: v for k, v in line.items() if k not in ("images_per_second", "waiting")}
+        kept = {k: v for k, v in line.items() if k not in MEASURED}
         found[line["step"], "eval/top1" in line] = tuple(sorted(kept.items()))
     return found

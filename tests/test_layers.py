@@ -31,8 +31,10 @@ PACKAGES = {
     "scorers": VISION,
     "models": VISION,
     "tasks": VISION,
-    "data": VISION | {"PIL", "skimage", "sklearn"},
-    "train": VISION | {"tensorboard"},
+    "data": VISION
+    | {"PIL", "braceexpand", "datasets", "pyarrow", "skimage", "sklearn", "webdataset"},
+    "train": VISION
+    | {"PIL", "alembic", "mlflow", "pyarrow", "ray", "sqlalchemy", "tensorboard", "wandb"},
     "bench": VISION,
     "draw": TENSORS | {"PIL", "matplotlib", "numpy"},
     "cli": VISION | {"PIL", "cyclopts", "rich", "skimage", "sklearn"},

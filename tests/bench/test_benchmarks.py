@@ -34,3 +34,28 @@ def test_the_speed_script_prints_every_limit():
 @pytest.mark.refuses
 def test_the_speed_script_refuses_an_option_it_does_not_know():
     assert run_script("speed_cpu.py", "--turns", "3").returncode == 2
+
+
+def test_the_elastic_script_compares_at_every_budget():
+    arguments = ["--steps", "2", "--elastic-steps", "2", "3", "--test-canvases", "64"]
+    done = run_script("elastic.py", *arguments, "--budgets", "4", "9")
+    assert done.returncode in (0, 1), done.stderr  # two steps teach nothing
+    assert done.stdout.count("largest shortfall") == 2
+    assert "elastic 4..9, 3 steps: " in done.stdout
+    assert "float32" in done.stdout.splitlines()[0]
+
+
+def test_the_loop_overhead_script_prints_every_limit():
+    done = run_script("loop_overhead.py", "--rounds", "2", "--clock", "cpu")
+    assert done.returncode in (0, 1), done.stderr  # two rounds on a busy machine prove no speed
+    assert done.stdout.count("met") + done.stdout.count("NOT MET") == 3
+    assert "batches in memory" in done.stdout
+
+
+@pytest.mark.refuses
+@pytest.mark.parametrize("name", ["elastic.py", "loop_overhead.py"])
+def test_a_script_refuses_numbers_it_cannot_use(name):
+    option = {"elastic.py": "--steps", "loop_overhead.py": "--rounds"}[name]
+    done = run_script(name, option, "0")
+    assert done.returncode == 2
+    assert "got 0" in done.stderr

@@ -73,3 +73,21 @@ def test_an_empty_source_is_refused():
 def test_an_unknown_split_is_refused():
     with refused("split must be one of train, test, got 'val'"):
         DigitSource(SMALL, split="val", num_canvases=1)
+
+
+@pytest.mark.parametrize(("split", "first_seed"), [("train", 0), ("test", 1_000_000_000)])
+def test_a_box_is_that_of_the_digit_on_the_canvas_of_its_seed(split, first_seed):
+    source = DigitSource(SMALL, split=split, num_canvases=4)
+    for index in (3, 0):
+        canvas = DigitCanvases(SMALL, split=split).batch(1, seed=first_seed + index)
+        assert source.box(index) == tuple(canvas.boxes_xyxy[0, 0].tolist())
+
+
+def test_a_box_holds_the_brightest_ink():
+    clean = CanvasConfig(size_px=64, num_strokes=0, num_fragments=0, noise=0.0)
+    source = DigitSource(clean, split="train", num_canvases=5)
+    for index in range(5):
+        row, column = np.unravel_index(pixels(source, index)[..., 0].argmax(), (64, 64))
+        left, top, right, bottom = (side * 64 for side in source.box(index))
+        assert left < column + 0.5 < right
+        assert top < row + 0.5 < bottom

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from dartok.data.augment import AugmentConfig, PixelConfig
 from dartok.data.loading import seeded
-from dartok.data.transforms import eval_transform, train_transform
+from dartok.data.transforms import DeviceTransform, blank_image, eval_transform, train_transform
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 STILL = AugmentConfig(min_crop=1.0, hflip=0.0)
@@ -167,3 +167,39 @@ def test_a_policy_that_timm_does_not_know_is_refused(policy, reason):
 def test_settings_out_of_range_are_refused(setting, message):
     with refused(message):
         AugmentConfig(**setting)
+
+
+def on_device(**changes):
+    return AugmentConfig(**{"min_crop": 1.0, "hflip": 0.0, "on_device": True} | changes)
+
+
+def test_what_the_workers_and_the_device_do_together_is_what_the_workers_do_alone():
+    image = picture(24, 24)
+    whole = train_transform(STILL, pixels())(image)
+    in_bytes = train_transform(on_device(), pixels())(image)
+    assert in_bytes.dtype == torch.uint8
+    together = DeviceTransform(on_device(), pixels(), torch.device("cpu"))(in_bytes[None])[0]
+    assert_close(together, whole, rtol=0, atol=1e-5)
+
+
+def test_each_picture_on_the_device_is_flipped_by_its_own_chance():
+    images = torch.randint(0, 256, (400, 3, 8, 8), dtype=torch.uint8)
+    plain = DeviceTransform(on_device(), pixels(), torch.device("cpu"))(images)
+    with seeded(3):
+        varied = DeviceTransform(on_device(hflip=0.25), pixels(), torch.device("cpu"))(images)
+    flipped = (varied == plain.flip(-1)).flatten(1).all(1)
+    assert ((varied == plain).flatten(1).all(1) ^ flipped).all()
+    assert 0.15 < flipped.float().mean() < 0.35
+
+
+def test_the_device_erases_a_rectangle_of_about_the_asked_share_of_pictures():
+    images = torch.full((200, 3, 16, 16), 200, dtype=torch.uint8)
+    settings = on_device(random_erasing=0.3)
+    with seeded(4):
+        varied = DeviceTransform(settings, pixels(), torch.device("cpu"))(images)
+    erased = varied.flatten(2).std(-1).amax(-1) > 0
+    assert 0.2 < erased.float().mean() < 0.4
+
+
+def test_a_blank_image_has_the_shape_that_a_picture_gets():
+    assert blank_image(eval_transform(pixels())).shape == (1, 3, 24, 24)

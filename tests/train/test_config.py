@@ -84,6 +84,8 @@ REFUSED = [
     (LoopConfig, {"eval_every": 0}, "eval-every must be >= 1, got 0"),
     (LoopConfig, {"keep_last": 0}, "keep-last must be >= 1, got 0"),
     (LoopConfig, {"seed": -1}, "seed must be >= 0, got -1"),
+    (LoopConfig, {"track": "paper"}, "track must be of tensorboard, wandb, mlflow, got 'paper'"),
+    (LoopConfig, {"shard": True, "channels_last": True}, "shard and channels-last exclude"),
 ]
 
 

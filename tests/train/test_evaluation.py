@@ -141,6 +141,19 @@ def test_each_budget_is_measured_and_the_models_own_set_again():
     assert (tokenizer.num_tokens, tokenizer.num_rows) == (30, 3)
 
 
+def test_each_batch_is_shown_with_its_logits_and_its_damaged_pictures():
+    seen, source = [], Grey(6, damaged={1, 3, 4, 5})
+    bad = BadSamples(num_samples=6, max_share=1.0)
+    measure(Recorder(), source, bad=bad, on_batch=lambda *each: seen.append(each))
+    assert [batch.names for batch, _ in seen] == [("picture 0", "picture 2"), ()]
+    assert [[bad.name for bad in batch.bad] for batch, _ in seen] == [
+        ["picture 1"],
+        ["picture 3", "picture 4", "picture 5"],
+    ]
+    assert [logits.tolist() for _, logits in seen] == [[[2.0, 0.0, 0.0]] * 2, []]
+    assert seen[1][1].shape == (0, 3)
+
+
 @pytest.mark.refuses
 def test_too_many_damaged_pictures_stop_the_evaluation():
     source = Grey(7, damaged={0, 1, 2, 3})

@@ -32,10 +32,14 @@ def linear_model(*middle):
     return nn.Sequential(nn.Flatten(), nn.Linear(4, 6), *middle, nn.Linear(6, 2))
 
 
+def entropy(seen):
+    return {"ce": F.cross_entropy(seen.outputs, seen.labels)}
+
+
 def learner_of(model, *, num_steps=100, **settings):
     known = {name: settings.pop(name) for name in OptimConfig.__annotations__ if name in settings}
     optim = OptimConfig(**PLAIN | known)
-    return Learner(model, F.cross_entropy, optim=optim, num_steps=num_steps, **settings)
+    return Learner(model, entropy, optim=optim, num_steps=num_steps, **settings)
 
 
 def values_of(state):
@@ -120,7 +124,7 @@ def test_micro_batches_give_the_step_of_the_whole_batch():
         learner = learner_of(model, **DESCENT | {"max_grad_norm": 0.05}, accumulate=len(given))
         reports += [learner.step(given, step) for step in range(3)]
     for one, several in zip(reports[:3], reports[3:], strict=True):
-        assert one == pytest.approx(several, rel=1e-6)
+        assert one[:4] == pytest.approx(several[:4], rel=1e-6)
     for one, several in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(one, several, rtol=1e-6, atol=0)
 
@@ -183,13 +187,13 @@ def test_a_model_in_eval_mode_learns_in_train_mode():
 def test_bfloat16_is_the_arithmetic_but_not_the_weights():
     dtypes = []
 
-    def criterion(logits, labels):
-        dtypes.append(logits.dtype)
-        return F.cross_entropy(logits.float(), labels)
+    def objective(seen):
+        dtypes.append(seen.outputs.dtype)
+        return {"ce": F.cross_entropy(seen.outputs.float(), seen.labels)}
 
     model = linear_model()
     optim = OptimConfig(**PLAIN)
-    learner = Learner(model, criterion, optim=optim, num_steps=5, precision=torch.bfloat16)
+    learner = Learner(model, objective, optim=optim, num_steps=5, precision=torch.bfloat16)
     report = learner.step(list(batches(1)), 0)
     assert dtypes == [torch.bfloat16]
     assert math.isfinite(report.loss)
@@ -285,7 +289,7 @@ def test_a_norm_too_large_for_float32_stops_though_no_module_is_to_blame():
     model = linear_model()
     learner = learner_of(model)
     batch = next(batches(1))
-    learner.criterion = lambda logits, labels: F.cross_entropy(logits, labels) * 1e30
+    learner.objective = lambda seen: {"ce": entropy(seen)["ce"] * 1e30}
     with pytest.raises(ValueError, match="got gradient norm inf at step 1, first in no single"):
         learner.step([batch], 0)
 

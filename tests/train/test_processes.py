@@ -57,16 +57,9 @@ def command(program, out, few, **settings):
         "device": "cpu",
         "out": out,
     }
-    pairs = (
-        (name.replace("_", "-"), value)
-        for name, value in (usual | settings).items()
-        if value is not None
-    )
-    return [
-        *program,
-        "train",
-        *(str(part) for flag, value in pairs for part in (f"--{flag}", value)),
-    ]
+    given = {f"--{k.replace('_', '-')}": v for k, v in (usual | settings).items() if v is not None}
+    flags = [(flag,) if value is True else (flag, str(value)) for flag, value in given.items()]
+    return [*program, "train", *(part for pair in flags for part in pair)]
 
 
 def finish(arguments, environment):
@@ -102,11 +95,22 @@ def kill_after(arguments, environment, out, step):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to find processes")
-@pytest.mark.parametrize("program", [ONE, TWO], ids=["one process", "two processes"])
+@pytest.mark.parametrize(
+    ("program", "shard"),
+    [(ONE, None), (TWO, None), (TWO, True)],
+    ids=["one process", "two processes", "two shards"],
+)
 def test_a_run_that_is_killed_and_resumed_ends_bit_for_bit_as_if_it_had_not_been(
-    program, few, alone, tmp_path
+    program, shard, few, alone, tmp_path
 ):
-    settings = {"steps": 10, "save_every": 2, "ema_decay": 0.9, "drop_path": 0.2, "mixup": 0.5}
+    settings = {
+        "shard": shard,
+        "steps": 10,
+        "save_every": 2,
+        "ema_decay": 0.9,
+        "drop_path": 0.2,
+        "mixup": 0.5,
+    }
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     finish(command(program, whole, few, **settings), alone)
     kill_after(command(program, cut, few, **settings), alone, cut, step=5)
@@ -124,18 +128,19 @@ def test_a_run_that_is_killed_and_resumed_ends_bit_for_bit_as_if_it_had_not_been
     ("settings", "atol_nats"),
     [
         ({"scorer": "conv"}, 1e-3),
+        ({"scorer": "conv", "shard": True, "accumulate": 2}, 1e-3),
         # The last bias of this scorer has no gradient but rounding, which Adam scales up to a walk;
         # nothing comes of it in training, but a little where running statistics lag behind it.
         ({"scorer": "pixels", "accumulate": 2}, 3e-2),
     ],
-    ids=["conv", "score statistics and micro-batches"],
+    ids=["conv", "shards and micro-batches", "score statistics and micro-batches"],
 )
 def test_two_processes_learn_what_one_does_with_the_same_total_batch(
     settings, atol_nats, few, alone, tmp_path
 ):
     settings = settings | {"steps": 50, "ema_decay": 0.9}
     one, two = tmp_path / "one", tmp_path / "two"
-    finish(command(ONE, one, few, **settings), alone)
+    finish(command(ONE, one, few, **settings | {"shard": None}), alone)
     finish(command(TWO, two, few, **settings), alone)
     losses = [[line["loss"] for line in lines_of(out) if "loss" in line] for out in (one, two)]
     assert len(losses[0]) == 50
@@ -148,9 +153,11 @@ def test_two_processes_learn_what_one_does_with_the_same_total_batch(
 
 
 @pytest.mark.refuses
-def test_a_loss_that_is_not_finite_ends_all_processes(few, alone, tmp_path):
+@pytest.mark.parametrize("shard", [None, True], ids=["copies", "shards"])
+def test_a_loss_that_is_not_finite_ends_all_processes(shard, few, alone, tmp_path):
     """A learning rate that ruins the weights of a fixed grid at the first step."""
     settings = {"steps": 3, "learning_rate": 1e30, "warmup_steps": 0, "num_tokens": None}
+    settings |= {"shard": shard}
     done = subprocess.run(
         command(TWO, tmp_path / "run", few, **settings),
         env=alone,

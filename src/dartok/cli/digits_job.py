@@ -23,8 +23,9 @@ from dartok.cli.console import error_console
 from dartok.data.digits import CanvasConfig, Canvases, DigitCanvases
 from dartok.data.samples import Batch
 from dartok.models import adapt
-from dartok.tasks.classification import Tally, criterion
+from dartok.tasks.classification import Tally
 from dartok.tasks.loss_config import LossConfig
+from dartok.tasks.objective import objective
 from dartok.train.learner import Learner, StepReport
 from dartok.train.optim_config import OptimConfig
 
@@ -126,7 +127,7 @@ class DigitsJob:
     def _learner(self, model: nn.Module) -> Learner:
         return Learner(
             model,
-            criterion(LossConfig(label_smoothing=0.0)),
+            objective(LossConfig(label_smoothing=0.0)),
             optim=OptimConfig(
                 learning_rate=_LEARNING_RATE,
                 min_learning_rate=0.0,

@@ -3,14 +3,23 @@
 import json as json_module
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
 
 from dartok.cli.console import print_table, say
 
+if TYPE_CHECKING:
+    from dartok.train.assess import Row
+    from dartok.train.protocols import EvalProtocol
+
 __all__ = ["EvalConfig", "evaluate"]
+
+_PAPER_PX = 448
+_PAPER_CROP_SHARE = 0.875
+"""The authors resize the shorter side to 448 / 0.875 = 512 pixels and crop the middle."""
+_PAPER_INTERPOLATION = "bicubic"
 
 
 @Parameter(name="*")
@@ -23,7 +32,7 @@ class EvalConfig:
     image_px: int | None = None
     """Side that pictures are resized and cropped to; by default the model's own."""
     batch_size: int = 32
-    """Pictures per forward pass of each process."""
+    """Pictures per forward pass of each process; with --paper the result depends on it."""
     workers: int = 2
     """Processes that read pictures, for each process."""
     max_bad_share: float = 0.01
@@ -32,6 +41,11 @@ class EvalConfig:
     """Of the model's arithmetic; auto takes bfloat16 on a GPU that has it, else float32."""
     device: str = "auto"
     """Such as cpu or cuda; auto takes a GPU if there is one."""
+    paper: bool = False
+    """Also measure as the authors do: shorter side resized to 512 px (bicubic), middle 448 px, and
+    score maps standardised over the batch, of --batch-size pictures; theirs is that of training."""
+    per_image: Path | None = None
+    """Parquet file to write, one row per picture: name, label, prediction, confidence, loss."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -54,6 +68,21 @@ class EvalConfig:
             )
         return tuple(int(part) for part in parts)
 
+    @property
+    def protocols(self) -> tuple["EvalProtocol", ...]:
+        """How the model is measured: ours, and the authors' where it is asked for."""
+        from dartok.train.protocols import EvalProtocol
+
+        ours = EvalProtocol("ours", image_px=self.image_px)
+        paper = EvalProtocol(
+            "paper",
+            image_px=_PAPER_PX,
+            crop_share=_PAPER_CROP_SHARE,
+            interpolation=_PAPER_INTERPOLATION,
+            batch_statistics=True,
+        )
+        return (ours, paper) if self.paper else (ours,)
+
 
 def evaluate(
     model: Path,
@@ -62,13 +91,13 @@ def evaluate(
     *,
     config: EvalConfig = EvalConfig(),
 ) -> None:
-    """Measure a trained model on a folder with one folder of pictures per class.
+    """Measure a trained model on labelled pictures, such as a folder of class folders.
 
     Every readable picture counts once, also with several processes (torchrun ... -m dartok eval).
 
     Args:
         model: Folder of the model, such as best/ of a run.
-        data: Folder of class folders, or digits.
+        data: The pictures, named as --data of dartok train: a folder, Parquet files, shards, ...
         config: How it is evaluated.
     """
     from dartok.train.assess import assess
@@ -79,31 +108,34 @@ def evaluate(
             model,
             data,
             budgets=config.budgets,
-            image_px=config.image_px,
+            protocols=config.protocols,
             batch_size=config.batch_size,
             workers=config.workers,
             max_bad_share=config.max_bad_share,
             precision=config.precision,
             world=world,
+            per_image=config.per_image,
         )
         if not world.is_main:
             return
     if config.json:
         say(json_module.dumps(results))
         return
-    _print_table(results)
+    _print_table(results, all_columns=config.paper)
 
 
-def _print_table(results: list[dict[str, float]]) -> None:
+def _print_table(results: list["Row"], *, all_columns: bool) -> None:
     table = Table(box=None, pad_edge=False)
-    for column in ("tokens", "top-1", "top-5", "mean class top-1", "loss", "ECE", "pictures"):
-        table.add_column(column, justify="right")
+    names = ("tokens", "top-1", "top-5", "mean class top-1", "loss", "ECE", "pictures")
+    for name in (*(("protocol", "batch") if all_columns else ()), *names):
+        table.add_column(name, justify="left" if name == "protocol" else "right")
     for row in results:
-        table.add_row(
-            f"{row['num_tokens']:.0f}",
-            *(f"{row[name]:.2%}" for name in ("top1", "top5", "mean_class_top1")),
-            f"{row['loss']:.3f}",
-            f"{row['ece']:.3f}",
-            f"{row['images']:.0f}",
-        )
+        first = (str(row["protocol"]), str(row["batch_size"])) if all_columns else ()
+        table.add_row(*first, *_cells(row))
     print_table(table)
+
+
+def _cells(row: "Row") -> list[str]:
+    shares = [f"{row[name]:.2%}" for name in ("top1", "top5", "mean_class_top1")]
+    numbers = [f"{row['loss']:.3f}", f"{row['ece']:.3f}", f"{row['images']:.0f}"]
+    return [f"{row['num_tokens']:.0f}", *shares, *numbers]

@@ -2,9 +2,10 @@
 
 import json as json_module
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -12,7 +13,10 @@ from dartok.cli.console import error_console, say
 
 if TYPE_CHECKING:
     from dartok.data.augment import PixelConfig
-    from dartok.train.prediction import Prediction
+    from dartok.data.samples import BadSample
+    from dartok.train.package import Package
+    from dartok.train.pictures import Part
+    from dartok.train.prediction import Prediction, PredictJob
 
 __all__ = ["PredictConfig", "predict"]
 
@@ -35,11 +39,25 @@ class PredictConfig:
     """Side that pictures are resized and cropped to; by default the model's own."""
     batch_size: int = 16
     """Pictures per forward pass."""
+    image_column: str = "image"
+    """Column of Parquet files with the pictures: bytes of files, or as Hugging Face has them."""
+    out_parquet: Path | None = None
+    """New folder for the results as Parquet files, part-00000.parquet and so on, instead of
+    printing them; damaged pictures are rows with an error."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the model runs: in this process, or in actors of Ray: on this machine, or on the
+    cluster that RAY_ADDRESS names, where model and pictures must be at the same paths."""
+    actors: int = 1
+    """Copies of the model that work at the same time, with --engine ray."""
     device: str = "auto"
-    """Such as cpu or cuda; auto takes a GPU if there is one."""
+    """Such as cpu or cuda; auto takes a GPU if there is one. With Ray each actor takes one."""
 
     def __post_init__(self) -> None:
-        for name in ("top", "num_tokens", "image_px", "batch_size"):
+        if self.engine == "ray" and self.out is not None:
+            raise ValueError(f"out needs --engine local, got ray and {self.out}; drop one of them")
+        if self.engine == "local" and self.actors != 1:
+            raise ValueError(f"actors must be 1 with --engine local, got {self.actors}; use ray")
+        for name in ("top", "num_tokens", "image_px", "batch_size", "actors"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name.replace('_', '-')} must be >= 1, got {value}")
@@ -58,60 +76,115 @@ def predict(
 
     Args:
         model: Folder of the model, such as best/ of a run.
-        images: Picture files, folders, or patterns such as 'pets/**/*.jpg'.
+        images: Picture files, folders, or patterns such as 'pets/**/*.jpg'; also Parquet files.
         config: The options.
     """
     from dartok.data.samples import BadSample
-    from dartok.models.dials import set_num_tokens
-    from dartok.train.package import load_package
-    from dartok.train.prediction import find_pictures
-    from dartok.train.prediction import predict as predictions
-    from dartok.train.world import start_world
+    from dartok.train.pictures import find_pictures, list_parts
+    from dartok.train.prediction import PredictJob, load_model
 
-    paths = find_pictures(images)
-    package = load_package(model)
-    if config.num_tokens is not None:
-        set_num_tokens(package.model, config.num_tokens)
-    names: Counter[str] = Counter()
+    job = PredictJob(
+        model.absolute(),
+        top=config.top,
+        batch_size=config.batch_size,
+        num_tokens=config.num_tokens,
+        image_px=config.image_px,
+        column=config.image_column,
+    )
+    parts = list_parts(find_pictures(images), column=job.column)
+    package = load_model(job)  # also with Ray: what is wrong with it is better said here
+    found = (
+        _by_ray(job, parts, config)
+        if config.engine == "ray"
+        else _here(job, parts, package, config)
+    )
     num_bad = 0
-    with start_world(config.device) as world:
-        for found in predictions(
-            package,
-            paths,
-            top=config.top,
-            batch_size=config.batch_size,
-            image_px=config.image_px,
-            device=world.device,
-        ):
-            if isinstance(found, BadSample):
-                num_bad += 1
-                message = f"dartok: warning: {found.reason}"
-                error_console.print(message, markup=False, soft_wrap=True)
-                continue
-            say(_json_line(found) if config.json else _line(found))
-            if config.out is not None:
-                names[found.path.stem] += 1
-                _draw(found, config.out, package.pixels, names[found.path.stem])
+    show = _Output(config, package.pixels)
+    for each in found:
+        if isinstance(each, BadSample):
+            num_bad += 1
+            message = f"dartok: warning: {each.reason}"
+            error_console.print(message, markup=False, soft_wrap=True)
+        show(each)
+    show.close()
     if num_bad:
         raise SystemExit(1)
 
 
+def _here(
+    job: "PredictJob", parts: list["Part"], package: "Package", config: PredictConfig
+) -> "Iterator[Prediction | BadSample]":
+    from dartok.train.pictures import read_pictures
+    from dartok.train.prediction import predict
+    from dartok.train.world import start_world
+
+    with start_world(config.device) as world:
+        pictures = read_pictures(parts, column=job.column)
+        looks = config.out is not None
+        yield from predict(package, pictures, job, device=world.device, looks=looks)
+
+
+def _by_ray(
+    job: "PredictJob", parts: list["Part"], config: PredictConfig
+) -> "Iterator[Prediction | BadSample]":
+    import torch
+
+    from dartok.train.ray_prediction import predict_with_ray
+
+    gpu = config.device.startswith("cuda") or (
+        config.device == "auto" and torch.cuda.is_available()
+    )
+    return predict_with_ray(job, parts, actors=config.actors, gpu=gpu)
+
+
+class _Output:
+    """Prints, draws or writes each result as the options say."""
+
+    def __init__(self, config: PredictConfig, pixels: "PixelConfig") -> None:
+        from dartok.train.prediction_parts import PredictionParts
+
+        self._config, self._pixels = config, pixels
+        self._names: Counter[str] = Counter()
+        self._parts = None if config.out_parquet is None else PredictionParts(config.out_parquet)
+
+    def __call__(self, found: "Prediction | BadSample") -> None:
+        from dartok.train.prediction import Prediction
+
+        if self._parts is not None:
+            self._parts.add(found)
+        if not isinstance(found, Prediction):
+            return
+        if self._parts is None:
+            say(_json_line(found) if self._config.json else _line(found))
+        if self._config.out is not None:
+            stem = Path(found.name).stem
+            self._names[stem] += 1
+            _draw(found, self._config.out, self._pixels, self._names[stem])
+
+    def close(self) -> None:
+        if self._parts is not None:
+            self._parts.close()
+
+
 def _line(found: "Prediction") -> str:
     classes = zip(found.classes, found.shares, strict=True)
-    return f"{found.path}: " + ", ".join(f"{name} {share:.1%}" for name, share in classes)
+    return f"{found.name}: " + ", ".join(f"{name} {share:.1%}" for name, share in classes)
 
 
 def _json_line(found: "Prediction") -> str:
     shares = dict(zip(found.classes, (round(share, 6) for share in found.shares), strict=True))
-    return json_module.dumps({"image": str(found.path), "class": found.classes[0], "top": shares})
+    return json_module.dumps({"image": found.name, "class": found.classes[0], "top": shares})
 
 
 def _draw(found: "Prediction", out: Path, pixels: "PixelConfig", copy: int) -> None:
     from dartok.draw import draw, save_image
 
-    if found.regions is None:
+    assert found.look is not None
+    if found.look.regions is None:
         raise ValueError("out needs a model with regions, got one with a fixed grid; drop --out")
     out.mkdir(parents=True, exist_ok=True)
-    (picture,) = draw(found.image[None], found.regions, mean=pixels.mean, std=pixels.std)
-    name = found.path.stem if copy == 1 else f"{found.path.stem}-{copy}"
+    image, regions = found.look.image[None], found.look.regions
+    (picture,) = draw(image, regions, mean=pixels.mean, std=pixels.std)
+    stem = Path(found.name).stem
+    name = stem if copy == 1 else f"{stem}-{copy}"
     save_image(picture, out / f"{name}.regions.png")

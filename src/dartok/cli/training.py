@@ -13,7 +13,7 @@ from rich.progress import (
 )
 
 from dartok.cli.console import error_console, say
-from dartok.train import records, run
+from dartok.train import monitor, records, run
 
 __all__ = ["Display"]
 
@@ -50,7 +50,7 @@ class Display:
     ) -> None:
         self._bar.stop()
 
-    def step(self, progress: "run.Progress") -> None:
+    def step(self, progress: "monitor.Progress") -> None:
         """Move the bar; where there is no terminal to draw it on, print a line now and then."""
         self._rate = _smooth(self._rate, progress.images_per_second)
         self._waiting = _smooth(self._waiting, progress.waiting)
@@ -58,7 +58,7 @@ class Display:
         self._bar.start()  # not before: a run that is refused shows no bar
         line = (
             f"loss {progress.report.loss:.3f}, {self._rate:.0f} images/s, "
-            f"{self._waiting:.0%} waiting for data"
+            f"{self._waiting:.0%} waiting for data, {progress.memory_gb:.1f} GiB"
         )
         self._bar.update(self._task, completed=done, total=total, line=line)
         if not error_console.is_terminal and (done % max(1, total // _LINES) == 0):

@@ -39,8 +39,12 @@ class AugmentConfig:
     """Parameter of mixup's beta distribution; 0 for none."""
     cutmix: float = 0.0
     """Parameter of cutmix's beta distribution; 0 for none."""
+    on_device: bool = False
+    """Flip, normalise and erase whole batches on the device that trains; workers crop, vary colours
+    and hand over bytes, a quarter of the memory."""
     repeats: int = 1
-    """Copies of each picture in an epoch, each augmented anew (repeated augmentation)."""
+    """Copies of each picture, each augmented anew (repeated augmentation); an epoch keeps its length
+    and has fewer different pictures."""
 
     def __post_init__(self) -> None:
         for name in ("min_crop", "hflip", "random_erasing"):

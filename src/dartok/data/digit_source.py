@@ -47,6 +47,18 @@ class DigitSource:
         """The split and number of a canvas."""
         return f"digits/{self._canvases.split}/{index}"
 
+    def box(self, index: int) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of the digit in [0, 1]; of the first one if there are several.
+
+        Example:
+            >>> source = DigitSource(CanvasConfig(size_px=64), split="train", num_canvases=1)
+            >>> left, top, right, bottom = source.box(0)
+            >>> 20 / 64 <= right - left <= 28 / 64
+            True
+        """
+        left, top, right, bottom = self._canvas(index).boxes_xyxy[0, 0].tolist()
+        return left, top, right, bottom
+
     def load(self, index: int) -> Image.Image:
         """Draw a canvas."""
         canvas = self._canvas(index).images[0, 0]

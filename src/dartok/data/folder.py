@@ -1,7 +1,9 @@
 """Pictures in a folder of class folders."""
 
+from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from dartok.data.images import open_image
@@ -32,27 +34,32 @@ class FolderSource:
         folders = _class_folders(self.root)
         self.class_names = class_names or tuple(sorted(folders))
         _check_classes(self.root, folders, self.class_names)
-        self._paths: list[Path] = []
-        self._labels: list[int] = []
+        encoded: list[bytes] = []
+        labels: list[int] = []
         for label, name in enumerate(self.class_names):
             paths = _pictures(folders[name]) if name in folders else []
             if name in folders and not paths:
                 raise ValueError(
                     f"folder {folders[name]} holds no picture; remove it or fill its class"
                 )
-            self._paths += paths
-            self._labels += [label] * len(paths)
+            encoded += (_encoded(path.relative_to(self.root)) for path in paths)
+            labels += [label] * len(paths)
+        # A million `Path`s would take 400 MB, which workers would copy page by page.
+        self._names = b"".join(encoded)
+        self._ends = np.fromiter(accumulate(map(len, encoded), initial=0), dtype=np.int64)
+        self._labels = np.array(labels, dtype=np.int32)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._labels)
 
     def label(self, index: int) -> int:
         """Class of a picture."""
-        return self._labels[index]
+        return int(self._labels[index])
 
     def name(self, index: int) -> str:
         """Path of a picture, from the folder on."""
-        return self._paths[index].relative_to(self.root).as_posix()
+        start, end = self._ends[index], self._ends[index + 1]
+        return self._names[start:end].decode("utf-8", "surrogateescape")
 
     def load(self, index: int) -> Image.Image:
         """A picture in RGB, upright.
@@ -60,7 +67,7 @@ class FolderSource:
         Raises:
             ValueError: If it is damaged; names the file.
         """
-        return open_image(self._paths[index])
+        return open_image(self.root / self.name(index))
 
 
 def _class_folders(root: Path) -> dict[str, Path]:
@@ -86,6 +93,11 @@ def _check_classes(root: Path, folders: dict[str, Path], class_names: tuple[str,
         )
     if not folders:
         raise ValueError(f"folder {root} holds no class folder; one folder per class is needed")
+
+
+def _encoded(path: Path) -> bytes:
+    """Names that are no UTF-8 come back too."""
+    return path.as_posix().encode("utf-8", "surrogateescape")
 
 
 def _pictures(folder: Path) -> list[Path]:

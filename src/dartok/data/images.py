@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-__all__ = ["load_image", "open_image"]
+__all__ = ["decode_image", "load_image", "open_image"]
 
 _DECODING_ERRORS = (
     OSError,  # also PIL.UnidentifiedImageError, and what Pillow raises for truncated files
@@ -46,7 +47,8 @@ def load_image(path: str | Path) -> Float[Tensor, "3 H W"]:
         ValueError: image missing.png does not exist; check the path
     """
     path = _existing_file(path)
-    return torch.from_numpy(_unit_range(_decode(path), path)).permute(2, 0, 1).contiguous()
+    image = _decode(path, str(path))
+    return torch.from_numpy(_unit_range(image, str(path))).permute(2, 0, 1).contiguous()
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -60,11 +62,20 @@ def open_image(path: str | Path) -> Image.Image:
         ValueError: image missing.png does not exist; check the path
     """
     path = _existing_file(path)
-    image = _decode(path)
-    if _is_deep(image):
-        levels = _unit_range(image, path) * 255
-        return Image.fromarray(levels.round().astype(np.uint8))
-    return _on_white(image)
+    return _in_8_bits(_decode(path, str(path)), str(path))
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """The bytes of an image file as `open_image` reads them; `name` is for the message.
+
+    Raises:
+        ValueError: As `load_image`.
+    Example:
+        >>> decode_image(b"<html>", "cat/1.jpg")
+        Traceback (most recent call last):
+        ValueError: image cat/1.jpg cannot be read (not an image format that Pillow knows); ...
+    """
+    return _in_8_bits(_decode(BytesIO(data), name), name)
 
 
 def _existing_file(path: str | Path) -> Path:
@@ -76,15 +87,15 @@ def _existing_file(path: str | Path) -> Path:
     return path
 
 
-def _decode(path: Path) -> Image.Image:
+def _decode(file: Path | BytesIO, name: str) -> Image.Image:
     """The first picture in the file, fully decoded and upright."""
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             image.load()
             return ImageOps.exif_transpose(image)
     except _DECODING_ERRORS as error:
         raise ValueError(
-            f"image {path} cannot be read ({_reason(error)}); "
+            f"image {name} cannot be read ({_reason(error)}); "
             "it may be damaged or not an image: open it in a viewer and save it again"
         ) from error
 
@@ -97,9 +108,16 @@ def _reason(error: Exception) -> str:
     return str(error).split("\n")[0] or type(error).__name__
 
 
-def _unit_range(image: Image.Image, path: Path) -> Float[np.ndarray, "H W 3"]:
+def _in_8_bits(image: Image.Image, name: str) -> Image.Image:
     if _is_deep(image):
-        grey = _unit_range_deep(np.asarray(image), image.mode, path)
+        levels = _unit_range(image, name) * 255
+        return Image.fromarray(levels.round().astype(np.uint8))
+    return _on_white(image)
+
+
+def _unit_range(image: Image.Image, name: str) -> Float[np.ndarray, "H W 3"]:
+    if _is_deep(image):
+        grey = _unit_range_deep(np.asarray(image), image.mode, name)
         return np.repeat(grey[..., None], 3, axis=2)
     return np.asarray(_on_white(image), dtype=np.float32) / 255
 
@@ -108,13 +126,13 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode in ("F", "I") or image.mode.startswith("I;16")
 
 
-def _unit_range_deep(values: np.ndarray, mode: str, path: Path) -> Float[np.ndarray, "H W"]:
+def _unit_range_deep(values: np.ndarray, mode: str, name: str) -> Float[np.ndarray, "H W"]:
     """Grey of more than 8 bits: floating point as it is, integers as 16 bits."""
     limit = 1 if mode == "F" else _LARGEST_16_BIT
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= limit):
         raise ValueError(
-            f"image {path} must hold grey values in [0, {limit}], got [{low:.6g}, {high:.6g}]; "
+            f"image {name} must hold grey values in [0, {limit}], got [{low:.6g}, {high:.6g}]; "
             "rescale them and save it again"
         )
     return values.astype(np.float32) / limit

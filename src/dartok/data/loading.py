@@ -1,31 +1,21 @@
-"""Batches of a source through PyTorch's loader: reproducible, and past damaged pictures."""
+"""Batches of pictures read by index: reproducible, and past damaged ones."""
 
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import tee
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from PIL.Image import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dartok.data.items import NUM_STAND_INS, Item, collate
 from dartok.data.order import Draw
 from dartok.data.samples import BadSample, Batch, Source, Transform
 
 __all__ = ["BadSamples", "eval_batches", "seeded", "train_batches"]
-
-_NUM_STAND_INS = 16
-"""Pictures tried, a damaged one and those in its place, before giving up."""
-
-
-class _Item(NamedTuple):
-    image: Tensor | None
-    label: int
-    name: str
-    bad: tuple[BadSample, ...]
 
 
 def train_batches(
@@ -58,7 +48,7 @@ def train_batches(
         if len(batch.labels) < len(draw):  # not refused in a worker: it adds its traceback
             raise ValueError(
                 f"no picture stands in for a damaged one: of {len(source)} pictures, "
-                f"{min(_NUM_STAND_INS, len(source))} were tried and all are damaged, such as "
+                f"{min(NUM_STAND_INS, len(source))} were tried and all are damaged, such as "
                 f"{batch.bad[-1].name} ({batch.bad[-1].reason}); mend or remove them"
             )
         yield batch
@@ -142,32 +132,32 @@ def seeded(*key: int, device: torch.device | None = None) -> Iterator[None]:
         random.setstate(states[2])
 
 
-class _TrainItems(Dataset[_Item]):
+class _TrainItems(Dataset[Item]):
     def __init__(self, source: Source, transform: Transform, seed: int) -> None:
         self.source, self.transform, self.seed = source, transform, seed
 
-    def __getitem__(self, draw: Draw) -> _Item:
+    def __getitem__(self, draw: Draw) -> Item:
         bad: list[BadSample] = []
-        stride = max(1, len(self.source) // _NUM_STAND_INS)  # damaged ones tend to be neighbours
-        for attempt in range(min(_NUM_STAND_INS, len(self.source))):
+        stride = max(1, len(self.source) // NUM_STAND_INS)  # damaged ones tend to be neighbours
+        for attempt in range(min(NUM_STAND_INS, len(self.source))):
             index = (draw.sample + attempt * stride) % len(self.source)
             image = _read(self.source, index, bad)
             if image is not None:
                 with seeded(self.seed, draw.epoch, index, draw.repeat):
                     tensor = self.transform(image)
-                return _Item(tensor, self.source.label(index), "", tuple(bad))
-        return _Item(None, self.source.label(draw.sample), "", tuple(bad))
+                return Item(tensor, self.source.label(index), "", tuple(bad))
+        return Item(None, self.source.label(draw.sample), "", tuple(bad))
 
 
-class _EvalItems(Dataset[_Item]):
+class _EvalItems(Dataset[Item]):
     def __init__(self, source: Source, transform: Transform) -> None:
         self.source, self.transform = source, transform
 
-    def __getitem__(self, index: int) -> _Item:
+    def __getitem__(self, index: int) -> Item:
         bad: list[BadSample] = []
         image = _read(self.source, index, bad)
         tensor = None if image is None else self.transform(image)
-        return _Item(tensor, self.source.label(index), self.source.name(index), tuple(bad))
+        return Item(tensor, self.source.label(index), self.source.name(index), tuple(bad))
 
 
 def _read(source: Source, index: int, bad: list[BadSample]) -> Image | None:
@@ -179,24 +169,13 @@ def _read(source: Source, index: int, bad: list[BadSample]) -> Image | None:
 
 
 def _loader(
-    items: Dataset[_Item], draws: Iterable[Any], workers: int, pin_memory: bool
+    items: Dataset[Item], draws: Iterable[Any], workers: int, pin_memory: bool
 ) -> DataLoader[Any]:
     return DataLoader(
         items,
         batch_sampler=draws,  # any iterable of lists serves
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=collate,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # the loader must not draw from the global generator
-    )
-
-
-def _collate(items: list[_Item]) -> Batch:
-    read = [item for item in items if item.image is not None]
-    images = [item.image for item in read if item.image is not None]
-    return Batch(
-        torch.stack(images) if images else torch.empty(0, 3, 0, 0),
-        torch.tensor([item.label for item in read], dtype=torch.int64),
-        tuple(sample for item in items for sample in item.bad),
-        tuple(item.name for item in read if item.name),
     )

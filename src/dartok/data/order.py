@@ -34,9 +34,10 @@ class TrainOrder:
     """Pictures per step, of all processes and micro-batches."""
     seed: int
     num_repeats: int = 1
-    """Copies of each picture in an epoch, one after the other, so that they share a step unless it
-    ends between them (repeated augmentation, arXiv:1901.09335); the epoch is then that many times
-    as long."""
+    """Copies of each picture that an epoch shows, one after the other, so that they share a step
+    unless it ends between them (repeated augmentation, arXiv:1901.09335). The epoch keeps its
+    length, as timm's does: it shows `num_samples / num_repeats` of the pictures, other ones each
+    time."""
     rank: int = 0
     world_size: int = 1
     accumulate: int = 1
@@ -50,14 +51,19 @@ class TrainOrder:
             )
         if self.steps_per_epoch < 1:
             raise ValueError(
-                f"batch-size must be at most the {self.num_samples * self.num_repeats} training "
-                f"pictures of an epoch, got {self.batch_size}; lower --batch-size"
+                f"batch-size must be at most the {self.num_samples} training pictures of an epoch, "
+                f"got {self.batch_size}; lower --batch-size"
             )
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole steps in an epoch."""
-        return self.num_samples * self.num_repeats // self.batch_size
+        """Whole steps in an epoch, however often it repeats a picture."""
+        return self.num_samples // self.batch_size
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Pictures in each micro-batch of this process."""
+        return self.batch_size // (self.world_size * self.accumulate)
 
     def batches(self, start: int, stop: int) -> Iterator[list[Draw]]:
         """Micro-batches of the steps from `start` to before `stop`, `accumulate` for each step."""
@@ -68,7 +74,7 @@ class TrainOrder:
                 order = np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
             first = step % self.steps_per_epoch * self.batch_size
             places = range(first, first + self.batch_size)[self.rank :: self.world_size]
-            size = len(places) // self.accumulate
+            size = self.micro_batch_size
             for start_of in range(0, len(places), size):
                 yield [self._draw(order, epoch, place) for place in places[start_of:][:size]]
 

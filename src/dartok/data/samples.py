@@ -1,14 +1,23 @@
-"""What a source of labelled pictures is: counted, named, and read one picture at a time."""
+"""What a source of labelled pictures is: read one by one in any order, or shard by shard."""
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from PIL.Image import Image
 from torch import Tensor
 
-__all__ = ["BadSample", "Batch", "Source", "Transform"]
+__all__ = [
+    "AnySource",
+    "BadSample",
+    "Batch",
+    "RawSample",
+    "ShardedSource",
+    "Source",
+    "SourceError",
+    "Transform",
+]
 
 Transform = Callable[[Image], Tensor]
 """A picture as the model expects it: `(3, H, W)`, normalised."""
@@ -31,6 +40,37 @@ class Source(Protocol):
 
     def load(self, index: int) -> Image:
         """Read a picture; ValueError if it is damaged."""
+
+
+class RawSample(NamedTuple):
+    """A picture of a stream, not yet decoded."""
+
+    name: str
+    label: int
+    data: bytes
+    """Of the image file; empty where the source holds none."""
+
+
+class SourceError(ValueError):
+    """A source cannot be read on; one line that names what is wrong and what to do."""
+
+
+@runtime_checkable
+class ShardedSource(Protocol):
+    """Labelled pictures in shards, each of which is read from its beginning."""
+
+    class_names: tuple[str, ...]
+    """Name of each class; a label is an index into them."""
+    num_shards: int
+
+    def __len__(self) -> int:
+        """Number of pictures in all shards."""
+
+    def read_shard(self, shard: int) -> Iterator[RawSample]:
+        """The pictures of a shard, always in the same order; SourceError if it is broken."""
+
+
+AnySource = Source | ShardedSource
 
 
 class BadSample(NamedTuple):

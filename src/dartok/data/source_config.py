@@ -1,6 +1,7 @@
 """Where pictures come from: settings only."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = ["DataConfig"]
 
@@ -10,9 +11,29 @@ class DataConfig:
     """Where pictures come from."""
 
     data: str
-    """Folder of class folders to train on, or "digits" for the digits in clutter of the demo."""
+    """What to train on: a folder of class folders; a Parquet file, pattern or folder of them;
+    hf:NAME or hf:NAME:SPLIT of the Hugging Face Hub; WebDataset shards, as a path, URL or pattern
+    such as shards/{000..127}.tar, or a .txt file with one a line; or "digits" for the digits in
+    clutter of the demo."""
     val: str | None = None
-    """Folder of class folders to evaluate on; by default `val` or `test` beside `data`."""
+    """What to evaluate on, likewise; by default `val` or `test` beside `data`: the folder, the
+    files named so instead of train, or the split."""
+    stream: bool = False
+    """Read Parquet files or a Hugging Face dataset as a stream, without the copy in Hugging Face's
+    cache that reading by index needs. Shards are always a stream. The order of a stream depends on
+    --workers."""
+    classes: Path | None = None
+    """Text file with one class a line, in the order of the numbers in Parquet files or shards; by
+    default what the table notes, or classes.txt beside the shards."""
+    num_samples: int | None = None
+    """Pictures in all training shards, or in a Hugging Face stream; by default as sizes.json beside
+    the shards says or the dataset notes, or counted once where shards are local."""
+    image_column: str = "image"
+    """Column of a table that holds the pictures."""
+    label_column: str = "label"
+    """Column of a table that holds their classes."""
+    shuffle_buffer: int = 1000
+    """Pictures of a training stream that each worker mixes in memory."""
     image_px: int | None = None
     """Side that pictures are resized and cropped to; by default the model's own."""
     workers: int = 2
@@ -26,6 +47,12 @@ class DataConfig:
         _at_least("image-px", self.image_px, 1)
         _at_least("workers", self.workers, 0)
         _at_least("num-digits", self.num_digits, 1)
+        _at_least("num-samples", self.num_samples, 1)
+        _at_least("shuffle-buffer", self.shuffle_buffer, 1)
+        if self.image_column == self.label_column:
+            raise ValueError(
+                f"image-column and label-column must differ, got {self.image_column!r} twice"
+            )
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(f"max-bad-share must be from 0 to 1, got {self.max_bad_share}")
 

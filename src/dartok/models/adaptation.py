@@ -160,7 +160,11 @@ def _position_map(host: VisionTransformer) -> Tensor | None:
             f"adapt cannot carry over {type(host).__name__}: it has {patches.shape[1]} patch "
             f"positions for a grid of {rows} x {columns}"
         )
-    return patches.transpose(1, 2).unflatten(2, (rows, columns)).clone()
+    return (
+        patches.transpose(1, 2)
+        .unflatten(2, (rows, columns))
+        .clone(memory_format=torch.contiguous_format)
+    )
 
 
 @torch.no_grad()

@@ -74,7 +74,7 @@ class ConvScorer(nn.Module):
     ) -> None:
         super().__init__()
         self.side_px = side_px
-        self.gain = nn.Parameter(torch.ones(()))
+        self.gain = nn.Parameter(torch.ones(1))  # not a scalar: FSDP shards none
         self.residual = nn.Sequential(
             nn.Conv2d(num_channels, width, kernel_size=_CELL_PX, stride=_CELL_PX),
             nn.GELU(),

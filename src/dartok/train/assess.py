@@ -1,22 +1,30 @@
-"""Evaluate a model folder on a folder of pictures, for several budgets."""
+"""Evaluate a model folder on a folder of pictures, for several budgets and protocols."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+
+from torch import nn
 
 from dartok.core.tokenizer import Tokenizer
 from dartok.data.loading import BadSamples
 from dartok.data.transforms import eval_transform
 from dartok.models.dials import tokenizer_of
+from dartok.tasks.classification import Tally
 from dartok.train.evaluation import evaluate, evaluate_budgets
+from dartok.train.image_results import ImageResults
 from dartok.train.loop_config import Precision
-from dartok.train.model import pixels_of
-from dartok.train.package import Package, load_package
+from dartok.train.package import load_package
+from dartok.train.protocols import EvalProtocol, batch_statistics
 from dartok.train.run import choose_precision
 from dartok.train.sources import source_to_evaluate
 from dartok.train.world import World
 
-__all__ = ["assess"]
+__all__ = ["Row", "assess"]
+
+Row = dict[str, float | str]
+"""Measures of `Tally.measures`, "protocol", "batch_size" and "num_tokens"."""
 
 
 def assess(
@@ -24,25 +32,27 @@ def assess(
     data: str,
     *,
     budgets: Sequence[int],
-    image_px: int | None,
+    protocols: Sequence[EvalProtocol],
     batch_size: int,
     workers: int,
     max_bad_share: float,
     precision: Precision,
     world: World,
-) -> list[dict[str, float]]:
-    """Measures of `Tally.measures`, and "num_tokens", for each budget.
+    per_image: Path | None = None,
+) -> list[Row]:
+    """A row for each protocol at each budget.
 
     Args:
         folder: Of the model.
-        data: Folder of class folders, or "digits".
+        data: Labelled pictures, as `DataConfig.data` names them.
         budgets: Numbers of tokens; none for the model's own.
-        image_px: Side of the pictures; None for the model's own.
+        protocols: How each is measured.
         batch_size: Pictures per forward pass of each process.
         workers: Processes that read, for each process.
         max_bad_share: Share of the pictures that may be damaged.
         precision: Of the model's arithmetic.
         world: This process among all.
+        per_image: Parquet file to write of every picture (see `ImageResults`); None for none.
     Raises:
         ValueError: If the model or the pictures cannot be read, or the model has no regions to give
             another number of.
@@ -50,26 +60,47 @@ def assess(
     package = load_package(folder)
     model = package.model.to(world.device)
     source = source_to_evaluate(data, package.class_names)
-    measure = partial(
+    for protocol in protocols:
+        protocol.check(model)
+    run = partial(
         evaluate,
         model,
         source,
-        eval_transform(pixels_of(model, image_px)),
         batch_size=batch_size,
         bad=BadSamples(num_samples=len(source), max_share=max_bad_share),
         world=world,
         workers=workers,
         precision=choose_precision(precision, world.device),
     )
-    if budgets:
-        tallies = evaluate_budgets(model, budgets, measure)
-    else:
-        tallies = {_own_tokens(package): measure()}
-    return [tally.measures() | {"num_tokens": number} for number, tally in tallies.items()]
+    results = None if per_image is None else ImageResults(per_image, source.class_names)
+
+    def measure() -> list[Row]:
+        found = [_measure(model, protocol, run, results) for protocol in protocols]
+        return [row | {"batch_size": batch_size} for row in found]
+
+    of_budget = evaluate_budgets(model, budgets, measure) if budgets else {0: measure()}
+    if results is not None:
+        results.write(world)
+    return [row for rows in of_budget.values() for row in rows]
 
 
-def _own_tokens(package: Package) -> int:
-    if any(isinstance(module, Tokenizer) for module in package.model.modules()):
-        return tokenizer_of(package.model).num_tokens
-    embed = getattr(package.model, "patch_embed", None)
+def _measure(
+    model: nn.Module,
+    protocol: EvalProtocol,
+    run: Callable[..., Tally],
+    results: ImageResults | None,
+) -> Row:
+    num_tokens = _num_tokens(model)
+    on_batch = None
+    if results is not None:
+        on_batch = partial(results.add, num_tokens=num_tokens, protocol=protocol.name)
+    with batch_statistics(model) if protocol.batch_statistics else nullcontext():
+        tally = run(eval_transform(protocol.pixels(model)), on_batch=on_batch)
+    return {"protocol": protocol.name, "num_tokens": num_tokens, **tally.measures()}
+
+
+def _num_tokens(model: nn.Module) -> int:
+    if any(isinstance(module, Tokenizer) for module in model.modules()):
+        return tokenizer_of(model).num_tokens
+    embed = getattr(model, "patch_embed", None)
     return int(getattr(embed, "num_patches", 0))

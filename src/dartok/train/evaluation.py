@@ -1,24 +1,29 @@
 """Measure a model on the pictures of a source, over all processes and for several budgets."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
-from dartok.data.loading import BadSamples, eval_batches
-from dartok.data.order import share_of_rank
-from dartok.data.samples import BadSample, Source, Transform
+from dartok.data.feed import eval_feed
+from dartok.data.loading import BadSamples
+from dartok.data.samples import AnySource, BadSample, Batch, Transform
+from dartok.data.transforms import blank_image
 from dartok.models.dials import set_num_tokens, tokenizer_of
 from dartok.tasks.classification import Tally
 from dartok.train.world import World
 
 __all__ = ["evaluate", "evaluate_budgets"]
 
+T = TypeVar("T")
+
 
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    source: Source,
+    source: AnySource,
     transform: Transform,
     *,
     batch_size: int,
@@ -26,6 +31,7 @@ def evaluate(
     world: World,
     workers: int = 0,
     precision: torch.dtype = torch.float32,
+    on_batch: Callable[[Batch, Tensor], object] | None = None,
 ) -> Tally:
     """Every readable picture once, whatever the number of processes; the model keeps its mode.
 
@@ -38,24 +44,33 @@ def evaluate(
         world: This process among all.
         workers: Processes that read, for each process.
         precision: Of the model's arithmetic.
+        on_batch: Told each batch of this process and its logits `(B, K)`, as in `ImageResults.add`.
     Returns:
         The sums over all processes.
     Raises:
         ValueError: If too many pictures are damaged.
     """
     tally = Tally(num_classes=len(source.class_names), device=world.device)
-    indices = share_of_rank(len(source), world.rank, world.size)
     damaged: list[BadSample] = []
     was_training = model.training
     model.eval()
-    for batch in eval_batches(source, transform, indices, batch_size, workers=workers):
+    batches = eval_feed(
+        source, transform, batch_size, rank=world.rank, world_size=world.size, workers=workers
+    )
+    sharded = isinstance(model, FSDPModule)  # its processes must call it equally often
+    for batch in world.in_step(batches) if sharded else batches:
+        if sharded and (batch is None or not len(batch.labels)):
+            _logits(model, blank_image(transform).to(world.device), precision)
+        if batch is None:
+            continue
         damaged += batch.bad
+        logits = torch.empty(0, tally.num_classes)
         if len(batch.labels):
             images, labels = batch.images.to(world.device), batch.labels.to(world.device)
-            narrow = precision != torch.float32
-            with torch.autocast(images.device.type, dtype=precision, enabled=narrow):
-                logits = model(images)
+            logits = _logits(model, images, precision)
             tally.add(logits, labels)
+        if on_batch is not None:
+            on_batch(batch, logits)
     model.train(was_training)
     world.add_up(*tally.parts())
     for found in world.gather(damaged):
@@ -64,9 +79,15 @@ def evaluate(
     return tally
 
 
+def _logits(model: nn.Module, images: Tensor, precision: torch.dtype) -> Tensor:
+    narrow = precision != torch.float32
+    with torch.autocast(images.device.type, dtype=precision, enabled=narrow):
+        return model(images)
+
+
 def evaluate_budgets(
-    model: nn.Module, budgets: Sequence[int], measure: Callable[[], Tally]
-) -> dict[int, Tally]:
+    model: nn.Module, budgets: Sequence[int], measure: Callable[[], T]
+) -> dict[int, T]:
     """What `measure` gives at each number of tokens; the model's own number is set again after.
 
     Raises:

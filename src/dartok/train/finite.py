@@ -10,13 +10,20 @@ from torch import Tensor, nn
 __all__ = ["first_not_finite"]
 
 
-def first_not_finite(model: nn.Module, run: Callable[[], Tensor]) -> str | None:
+def first_not_finite(
+    model: nn.Module,
+    run: Callable[[], Tensor],
+    *,
+    any_of: Callable[[bool], bool] = lambda flag: flag,
+) -> str | None:
     """Repeat a forward and backward pass and name the module where it first goes wrong.
 
     Args:
         model: The model that `run` runs.
         run: Computes the loss; called once, and its gradient is taken
             into the parameters' own, which are emptied first.
+        any_of: Whether a flag is set in any of the processes that run this together: they must
+            agree to go backward.
     Returns:
         Such as "the output of blocks.3.attn", "the gradient at blocks.2.mlp" (of its inputs) or
         "the gradient of cls_token". "the loss" if every output is finite but the loss is not; None
@@ -27,8 +34,8 @@ def first_not_finite(model: nn.Module, run: Callable[[], Tensor]) -> str | None:
     with _watch(model, found):
         loss = run()
         if not found and not loss.isfinite():
-            return "the loss"
-        if not found:
+            found.append("the loss")
+        if not any_of(bool(found)):
             loss.backward()
     for name, parameter in model.named_parameters():  # the last resort: they have no order
         if parameter.grad is not None and not parameter.grad.isfinite().all():

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,11 +9,12 @@ import torch
 from jaxtyping import Float
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from dartok.data.loading import seeded
 from dartok.data.samples import Batch
-from dartok.tasks.classification import Criterion
+from dartok.tasks.objective import Objective, Seen
+from dartok.tasks.score_map import watch_scores
+from dartok.train import distribution
 from dartok.train.finite import first_not_finite
 from dartok.train.optim import Schedule, create_optimiser
 from dartok.train.optim_config import OptimConfig
@@ -38,6 +38,21 @@ class StepReport(NamedTuple):
     grad_norm: float
     """Norm of the gradient before it was limited."""
     learning_rate: float
+    terms: dict[str, float]
+    """Parts that the loss is the sum of."""
+    scores: Float[Tensor, "B h w"] | None
+    """Score maps of this process's last micro-batch; None without regions."""
+
+
+class _Pass(NamedTuple):
+    """A forward pass of a micro-batch."""
+
+    terms: dict[str, Tensor]
+    scores: Tensor | None
+
+    @property
+    def loss(self) -> Tensor:
+        return torch.stack(list(self.terms.values())).sum()
 
 
 class Learner:
@@ -48,7 +63,7 @@ class Learner:
 
     Args:
         model: Maps images to logits; on the world's device.
-        criterion: Loss of logits and labels.
+        objective: Terms of the loss of what a forward pass showed.
         optim: Optimiser, schedule, limits, average.
         num_steps: Length of the schedule.
         seed: Of what is random in the model.
@@ -57,10 +72,14 @@ class Learner:
         mix: Mixes images and labels of a micro-batch; none if None.
         accumulate: Micro-batches per step.
         prepare: Called with the step, counted from 0, before it; sets dials of the model.
+        on_images: Applied to the pictures of a micro-batch first, on the device; none if None.
+        shard: Whether each process keeps its share of weights and optimiser state only (FSDP2).
     Example:
+        >>> from dartok.tasks.loss_config import LossConfig
+        >>> from dartok.tasks.objective import objective
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
-        >>> loss = nn.functional.cross_entropy
-        >>> learner = Learner(model, loss, optim=OptimConfig(), num_steps=2)
+        >>> terms = objective(LossConfig())
+        >>> learner = Learner(model, terms, optim=OptimConfig(), num_steps=2)
         >>> learner.step([Batch(torch.ones(4, 3, 2, 2), torch.tensor([0, 1, 1, 1]))], 0).step
         1
     """
@@ -68,7 +87,7 @@ class Learner:
     def __init__(
         self,
         model: nn.Module,
-        criterion: Criterion,
+        objective: Objective,
         *,
         optim: OptimConfig,
         num_steps: int,
@@ -78,16 +97,19 @@ class Learner:
         mix: Mix | None = None,
         accumulate: int = 1,
         prepare: Callable[[nn.Module, int], object] = lambda model, step: None,
+        on_images: Callable[[Tensor], Tensor] | None = None,
+        shard: bool = False,
     ) -> None:
-        self.model, self.criterion, self.seed = model, criterion, seed
+        self.model, self.objective, self.seed = model, objective, seed
         self.world = World() if world is None else world
         self.precision, self.mix, self.accumulate = precision, mix, accumulate
-        self.prepare = prepare
+        self.prepare, self.on_images = prepare, on_images
         self.max_grad_norm = optim.max_grad_norm or math.inf
-        self.optimiser = create_optimiser(model, optim)
+        shard = shard and self.world.size > 1
+        self.ema = self._average(optim.ema_decay, shard) if optim.ema_decay else None
+        self.trained = distribution.distribute(model, self.world, shard=shard)
+        self.optimiser = create_optimiser(model, optim)  # after: sharding replaces the parameters
         self.schedule = Schedule(self.optimiser, optim, num_steps)
-        self.ema = ModelEmaV3(model, decay=optim.ema_decay) if optim.ema_decay else None
-        self.trained = _distributed(model, self.world)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -106,34 +128,51 @@ class Learner:
             self.prepare(model, step)
         self.schedule.apply(step)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = torch.zeros((), device=self.world.device)
-        for number, batch in enumerate(batches):
-            with self._gradients_of(last=number == len(batches) - 1):
-                part = self._loss(self.trained, batch, step, number) / len(batches)
-                part.backward()
-            loss += part.detach()
+        distribution.share_buffers(self.model, self.world)
+        terms, scores = self._gradients(batches, step)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
-        value, norm_value = self._mean_over_processes(loss, norm)
-        if not (math.isfinite(value) and math.isfinite(norm_value)):
-            self._refuse(batches, step, value, norm_value)
+        values, norm_value = self._mean_over_processes(terms, distribution.whole(norm))
+        loss = sum(values.values())
+        if not (math.isfinite(loss) and math.isfinite(norm_value)):
+            self._refuse(batches, step, loss, norm_value)
         self.optimiser.step()
         if self.ema is not None:
             self.ema.update(self.model, step=step)
         rate = self.optimiser.param_groups[0]["lr"]
-        return StepReport(step + 1, value, norm_value, rate)
+        return StepReport(step + 1, loss, norm_value, rate, values, scores)
+
+    def _gradients(
+        self, batches: Sequence[Batch], step: int
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Sum up the gradients of the micro-batches; mean terms, and the last score maps."""
+        terms: dict[str, Tensor] = {}
+        scores = None
+        for number, batch in enumerate(batches):
+            with distribution.exchange(self.trained, last=number == len(batches) - 1):
+                passed = self._forward(self.trained, batch, step, number)
+                (passed.loss / len(batches)).backward()
+            for name, term in passed.terms.items():
+                terms[name] = terms.get(name, 0.0) + term.detach() / len(batches)
+            scores = None if passed.scores is None else passed.scores.detach()
+        return terms, scores
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of the learner."""
-        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
-        return state if self.ema is None else state | {"ema": self.ema.module.state_dict()}
+        """What a checkpoint holds of the learner; every process must ask for it."""
+        state = {
+            "model": distribution.full_state(self.model),
+            "optimiser": distribution.optimiser_state(self.model, self.optimiser),
+        }
+        return (
+            state if self.ema is None else state | {"ema": distribution.full_state(self.ema.module)}
+        )
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over a state; ValueError if it is of another model, optimiser or average."""
         try:
-            self.model.load_state_dict(state["model"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            distribution.load_state(self.model, state["model"])
+            distribution.load_optimiser(self.model, self.optimiser, state["optimiser"])
             if self.ema is not None:
-                self.ema.module.load_state_dict(state["ema"])
+                distribution.load_state(self.ema.module, state["ema"])
         except (RuntimeError, KeyError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
@@ -141,47 +180,52 @@ class Learner:
                 "give the settings it was started with, or another --out"
             ) from error
 
-    def _loss(self, model: nn.Module, batch: Batch, step: int, number: int) -> Float[Tensor, ""]:
+    def _average(self, decay: float, shard: bool) -> ModelEmaV3:
+        """A copy of the model, made before it is spread over processes."""
+        average = ModelEmaV3(self.model, decay=decay, foreach=not shard)
+        if shard:
+            distribution.distribute(average.module, self.world, shard=True)
+        return average
+
+    def _forward(self, model: nn.Module, batch: Batch, step: int, number: int) -> _Pass:
         key = (_STEP_KEY, self.seed, step, self.world.rank, number)
-        with seeded(*key, device=self.world.device):
+        with seeded(*key, device=self.world.device), watch_scores(self.model) as scores:
             images, labels = batch.images, batch.labels
+            if self.on_images is not None:
+                images = self.on_images(images)
             if self.mix is not None:
                 images, labels = self.mix(images, labels)
             narrow = self.precision != torch.float32
             with torch.autocast(images.device.type, dtype=self.precision, enabled=narrow):
-                logits = model(images)
-            return self.criterion(logits, labels)
+                outputs = model(images)
+                seen = Seen(outputs, images, labels, scores[0] if scores else None)
+                return _Pass(self.objective(seen), seen.scores)
 
-    def _gradients_of(self, *, last: bool) -> AbstractContextManager[object]:
-        """Processes exchange gradients once per step, with the last micro-batch."""
-        if isinstance(self.trained, DistributedDataParallel) and not last:
-            return self.trained.no_sync()
-        return nullcontext()
+    def _loss(self, model: nn.Module, batch: Batch, step: int, number: int) -> Float[Tensor, ""]:
+        return self._forward(model, batch, step, number).loss
 
-    def _mean_over_processes(self, loss: Tensor, norm: Tensor) -> tuple[float, float]:
-        self.world.add_up(loss)
-        value, norm_value = torch.stack([loss / self.world.size, norm.to(loss)]).tolist()
-        return value, norm_value
+    def _mean_over_processes(
+        self, terms: dict[str, Tensor], norm: Tensor
+    ) -> tuple[dict[str, float], float]:
+        """Read the terms, averaged over the processes, and the gradient's norm, at one go."""
+        means = torch.stack(list(terms.values())).float()
+        self.world.add_up(means)
+        *values, norm_value = torch.cat([means / self.world.size, norm.to(means)[None]]).tolist()
+        return dict(zip(terms, values, strict=True)), norm_value
 
     def _refuse(self, batches: Sequence[Batch], step: int, loss: float, norm: float) -> None:
         self.optimiser.zero_grad(set_to_none=True)
-        where = "another process" if self.world.size > 1 else "no single module"
+        places: list[object] = []
         for number, batch in enumerate(batches):
             again = partial(self._loss, self.model, batch, step, number)  # not through DDP
-            place = first_not_finite(self.model, again)
-            if place is not None:
-                where = place
+            place = first_not_finite(self.model, again, any_of=self.world.any_of)
+            places = [found for found in self.world.gather(place) if found is not None]
+            if places:
                 break
         self.optimiser.zero_grad(set_to_none=True)
+        where = places[0] if places else "no single module"
         what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
         raise ValueError(
             f"loss and gradient must be finite, got {what} at step {step + 1}, first in {where}; "
             "the weights are those before it: lower --learning-rate or check the pictures"
         )
-
-
-def _distributed(model: nn.Module, world: World) -> nn.Module:
-    if world.size == 1:
-        return model
-    device_ids = [world.device.index] if world.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import timm
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from dartok.data.augment import PixelConfig
 from dartok.scorers.weights import write_state
@@ -21,6 +21,7 @@ def save_package(
     recipe: Recipe,
     folder: Path,
     *,
+    state: dict[str, Tensor] | None = None,
     pixels: PixelConfig,
     class_names: tuple[str, ...],
     measures: dict[str, float],
@@ -33,6 +34,7 @@ def save_package(
         model: The model to keep.
         recipe: How to build it again.
         folder: Made if missing; its files are replaced one by one, each at once.
+        state: Its weights; None for those it holds, which a sharded model does not.
         pixels: What the model expects of its pixels.
         class_names: What its outputs mean.
         measures: Such as an evaluation gives.
@@ -46,7 +48,8 @@ def save_package(
         "measures": measures,
     }
     text = json.dumps(config, indent=2) + "\n"
-    write_state(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    state = model.state_dict() if state is None else state
+    write_state(state, folder / "model.safetensors", metadata={"format": "pt"})
     write_beside(folder / "config.json", lambda target: target.write_text(text))
 
 

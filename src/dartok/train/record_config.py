@@ -12,7 +12,8 @@ from dartok.train.config import TrainConfig
 __all__ = ["flat", "same_run", "write_config"]
 
 _MAY_CHANGE = {
-    "out", "resume", "device", "workers", "save_every", "eval_every", "keep_last", "max_bad_share"
+    "out", "resume", "device", "workers", "save_every", "eval_every", "keep_last", "max_bad_share",
+    "track",
 }  # fmt: skip
 """Settings that do not change what is learnt."""
 
@@ -29,9 +30,13 @@ def write_config(config: TrainConfig, path: Path) -> None:
     write_beside(path, lambda target: target.write_text(text, encoding="utf-8"))
 
 
-def same_run(config: TrainConfig, path: Path) -> None:
+def same_run(config: TrainConfig, path: Path, *, stream: bool = False) -> None:
     """Refuse to continue a run with settings that change what is learnt.
 
+    Args:
+        config: Of the run that continues.
+        path: The record of what it continues.
+        stream: Whether its pictures come as a stream, whose order depends on the workers too.
     Raises:
         ValueError: Naming the first setting that differs, or if there is no readable record.
     """
@@ -43,7 +48,8 @@ def same_run(config: TrainConfig, path: Path) -> None:
         ) from error
     for name, value in flat(config).items():
         flag = name.replace("_", "-")
-        if name not in _MAY_CHANGE and before.get(flag) != value:
+        free = name in _MAY_CHANGE and not (stream and name == "workers")
+        if not free and before.get(flag) != value:
             raise ValueError(
                 f"{flag} must be {_shown(before.get(flag))}, as in the run to resume ({path}), "
                 f"got {_shown(value)}; change it back, or choose another --out"

@@ -27,6 +27,9 @@ class Records:
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
+    def close(self) -> None:
+        """Nothing is kept open."""
+
 
 def read_records(path: Path) -> list[dict[str, float]]:
     """Every line of a `metrics.jsonl`."""

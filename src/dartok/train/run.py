@@ -2,46 +2,44 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 import torch
+from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from dartok.core.tokenizer import Tokenizer
 from dartok.data.augment import PixelConfig
-from dartok.data.loading import BadSamples, train_batches
+from dartok.data.feed import train_feed
+from dartok.data.loading import BadSamples
 from dartok.data.order import TrainOrder
-from dartok.data.samples import Batch, Source
-from dartok.data.transforms import eval_transform, train_transform
+from dartok.data.samples import AnySource, Batch, ShardedSource
+from dartok.data.transforms import DeviceTransform, eval_transform, train_transform
 from dartok.models.dials import set_num_tokens
-from dartok.tasks.classification import criterion
+from dartok.tasks.objective import objective
+from dartok.train.acceleration import accelerate
 from dartok.train.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from dartok.train.config import TrainConfig
+from dartok.train.distribution import full_state
 from dartok.train.evaluation import evaluate
-from dartok.train.learner import Learner, Mix, StepReport
+from dartok.train.learner import Learner, Mix
 from dartok.train.model import build_model, pixels_of, ramp_steps, recipe_of
+from dartok.train.monitor import Monitor, Progress
+from dartok.train.objects import tokens_on_object
 from dartok.train.package import save_package
-from dartok.train.record_config import same_run, write_config
+from dartok.train.record_config import flat, same_run, write_config
 from dartok.train.records import Records
 from dartok.train.sources import eval_source, train_source
+from dartok.train.teacher import build_teacher
+from dartok.train.trackers import Tracker, create_trackers
 from dartok.train.world import World
 
 __all__ = ["Progress", "Result", "Run", "choose_precision"]
-
-
-class Progress(NamedTuple):
-    """A step as it is shown while training."""
-
-    report: StepReport
-    num_steps: int
-    images_per_second: float
-    waiting: float
-    """Share of the time, since the last report, that the step waited for data."""
-    new_bad: tuple[str, ...]
-    """Damaged pictures that were met for the first time."""
 
 
 class Result(NamedTuple):
@@ -92,39 +90,49 @@ class Run:
 
     def train(self) -> None:
         """Learn until the last step, from the newest checkpoint if the run resumes."""
-        loop = self.config.loop
         best = self._resume()
-        records = Records(loop.out / "metrics.jsonl", first_step=self.start) if self._main else None
         bad = self._bad_samples(self.train_source)
-        save_every = loop.save_every or self.order.steps_per_epoch
-        eval_every = loop.eval_every or self.order.steps_per_epoch
-        clock = time.perf_counter()
-        batches = self._batches()
-        for step in range(self.start, self.num_steps):
-            waited = time.perf_counter()
-            micro = [batch.to(self.world.device) for batch in islice(batches, loop.accumulate)]
-            waited = time.perf_counter() - waited
-            new_bad = bad.add(sample for batch in micro for sample in batch.bad)
-            report = self.learner.step(micro, step)
-            now = time.perf_counter()
-            seconds, clock = now - clock, now
-            if records is not None:
-                progress = Progress(
-                    report,
-                    self.num_steps,
-                    loop.batch_size / seconds,
-                    waited / seconds,
-                    tuple(new_bad),
-                )
-                records.add(report.step, _numbers(progress))
-                self.on_step(progress)
-            done, last = step + 1, step + 1 == self.num_steps
-            if done % eval_every == 0 or last:
-                best = self._evaluate(done, best, records)
-                clock = time.perf_counter()
-            if done % save_every == 0 or last:
-                self._save(done, best)
-                clock = time.perf_counter()
+        save_every = self.config.loop.save_every or self.order.steps_per_epoch
+        eval_every = self.config.loop.eval_every or self.order.steps_per_epoch
+        with closing(self._monitor()) as monitor:
+            batches = self._batches()
+            for step in range(self.start, self.num_steps):
+                micro, waited_s = self._next(batches)
+                new_bad = bad.add(sample for batch in micro for sample in batch.bad)
+                monitor.step(self.learner.step(micro, step), waited_s, new_bad)
+                done, last = step + 1, step + 1 == self.num_steps
+                if done % eval_every == 0 or last:
+                    best = self._evaluate(done, best, monitor)
+                if done % save_every == 0 or last:
+                    self._save(done, best)
+                if done % eval_every == 0 or done % save_every == 0:
+                    monitor.restart()
+
+    def _next(self, batches: Iterator[Batch]) -> tuple[list[Batch], float]:
+        """The micro-batches of a step on the device, and the seconds that they took."""
+        start = time.perf_counter()
+        micro = [
+            batch.to(self.world.device) for batch in islice(batches, self.config.loop.accumulate)
+        ]
+        return micro, time.perf_counter() - start
+
+    def _monitor(self) -> Monitor:
+        """Notes of the main process; the others' go nowhere."""
+        loop = self.config.loop
+        trackers: list[Tracker] = []
+        if self._main:
+            settings = flat(self.config)
+            trackers.append(Records(loop.out / "metrics.jsonl", first_step=self.start))
+            trackers += create_trackers(loop.trackers, loop.out, settings, first_step=self.start)
+        return Monitor(
+            self.learner.model,
+            trackers,
+            image_px=self.pixels.size_px,
+            batch_size=loop.batch_size,
+            num_steps=self.num_steps,
+            device=self.world.device,
+            on_step=self.on_step if self._main else lambda progress: None,
+        )
 
     @property
     def _main(self) -> bool:
@@ -151,9 +159,17 @@ class Run:
                 f"out {loop.out} holds a run already; continue it with --resume, or choose "
                 "another --out"
             )
-        if newest is not None:
-            same_run(self.config, loop.out / "config.toml")
-        return 0 if newest is None else int(load_checkpoint(newest)["step"])
+        if newest is None:
+            return 0
+        stream = isinstance(self.train_source, ShardedSource)
+        same_run(self.config, loop.out / "config.toml", stream=stream)
+        state = load_checkpoint(newest)
+        if stream and state["processes"] != self.world.size:
+            raise ValueError(
+                f"a run on a stream must be resumed by as many processes, {state['processes']}, "
+                f"got {self.world.size}: they share out its pictures; or choose another --out"
+            )
+        return int(state["step"])
 
     def _write_record(self) -> None:
         """Make the run's folder, once nothing can be refused any more."""
@@ -164,10 +180,20 @@ class Run:
             write_config(self.config, out / "config.toml")
 
     def _learner(self, model: nn.Module, num_classes: int) -> Learner:
-        config, loop = self.config, self.config.loop
+        config, loop, device = self.config, self.config.loop, self.world.device
+        teacher = build_teacher(
+            config.loss,
+            num_classes=num_classes,
+            device=device,
+            mean=self.pixels.mean,
+            std=self.pixels.std,
+        )
+        if teacher is not None and isinstance(model, VisionTransformerDistilled):
+            model.set_distilled_training(True)  # in training, both heads answer
+        on_device = config.augment.on_device
         return Learner(
-            model,
-            criterion(config.loss),
+            accelerate(model, loop, config.model.budget),
+            objective(config.loss, teacher),
             optim=config.optim,
             num_steps=self.num_steps,
             seed=loop.seed,
@@ -176,20 +202,24 @@ class Run:
             mix=_mix(config, num_classes),
             accumulate=loop.accumulate,
             prepare=partial(_set_dials, config, ramp_steps(config.model, self.num_steps)),
+            on_images=DeviceTransform(config.augment, self.pixels, device) if on_device else None,
+            shard=loop.shard,
         )
 
     def _batches(self) -> Iterator[Batch]:
         config = self.config
-        return train_batches(
+        return train_feed(
             self.train_source,
             train_transform(config.augment, self.pixels),
-            self.order.batches(self.start, self.num_steps),
-            seed=config.loop.seed,
+            self.order,
+            self.start,
+            self.num_steps,
+            shuffle_buffer=config.data.shuffle_buffer,
             workers=config.data.workers,
             pin_memory=self.world.device.type == "cuda",
         )
 
-    def _bad_samples(self, source: Source) -> BadSamples:
+    def _bad_samples(self, source: AnySource) -> BadSamples:
         share = self.config.data.max_bad_share
         return BadSamples(num_samples=len(source), max_share=share)
 
@@ -203,13 +233,13 @@ class Run:
         return float(state["best"])
 
     def _save(self, step: int, best: float) -> None:
+        state = self.learner.state() | {"best": best, "processes": self.world.size}
         if self._main:
-            state = self.learner.state() | {"best": best}
             keep_last = self.config.loop.keep_last
             save_checkpoint(self.checkpoints, step, state, keep_last=keep_last)
         self.world.wait()
 
-    def _evaluate(self, step: int, best: float, records: Records | None) -> float:
+    def _evaluate(self, step: int, best: float, monitor: Monitor) -> float:
         model, budget = self.learner.evaluated, self.config.model.budget
         if budget is not None:
             set_num_tokens(model, budget.most)  # not what the step drew: to compare evaluations
@@ -225,19 +255,28 @@ class Run:
         )
         measures = tally.measures()
         is_best = measures["top1"] > best
-        if records is not None:
-            if is_best:
-                save_package(
-                    model,
-                    self.recipe,
-                    self.config.loop.out / "best",
-                    pixels=self.pixels,
-                    class_names=self.train_source.class_names,
-                    measures=measures | {"step": step},
-                )
-            records.add(step, {f"eval/{name}": value for name, value in measures.items()})
+        if is_best:
+            self._save_best(model, measures | {"step": step})
+        values = {f"eval/{name}": value for name, value in measures.items()}
+        if self._main and not isinstance(model, FSDPModule):  # whose weights are spread
+            values |= tokens_on_object(model, self.eval_source, self.pixels, self.world.device)
+        monitor.note(step, values)
+        if self._main:
             self.on_result(Result(step, measures, is_best, tally.confusion.cpu()))
         return max(best, measures["top1"])
+
+    def _save_best(self, model: nn.Module, measures: dict[str, float]) -> None:
+        state = full_state(model)  # every process takes part
+        if self._main:
+            save_package(
+                model,
+                self.recipe,
+                self.config.loop.out / "best",
+                state=state,
+                pixels=self.pixels,
+                class_names=self.train_source.class_names,
+                measures=measures,
+            )
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -269,14 +308,3 @@ def _mix(config: TrainConfig, num_classes: int) -> Mix | None:
         num_classes=num_classes,
     )
     return mixup
-
-
-def _numbers(progress: Progress) -> dict[str, float]:
-    report = progress.report
-    return {
-        "loss": report.loss,
-        "grad_norm": report.grad_norm,
-        "learning_rate": report.learning_rate,
-        "images_per_second": progress.images_per_second,
-        "waiting": progress.waiting,
-    }

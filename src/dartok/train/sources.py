@@ -1,11 +1,19 @@
 """The sources of pictures that a configuration names."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
+from dartok.data.columns import Columns
 from dartok.data.digit_source import DigitSource
-from dartok.data.digits import CanvasConfig
+from dartok.data.digits import CanvasConfig, Split
 from dartok.data.folder import FolderSource
-from dartok.data.samples import Source
+from dartok.data.hub import HubName, HubStream, TableSource, eval_split, open_hub, open_parquet
+from dartok.data.labels import read_class_names
+from dartok.data.parquet import ParquetStream, list_parquet
+from dartok.data.samples import AnySource
+from dartok.data.shard_list import list_shards
+from dartok.data.shards import ShardSource
 from dartok.data.source_config import DataConfig
 
 __all__ = ["DIGITS", "eval_source", "source_to_evaluate", "train_source"]
@@ -13,49 +21,160 @@ __all__ = ["DIGITS", "eval_source", "source_to_evaluate", "train_source"]
 DIGITS = "digits"
 """Name of the embedded digits, instead of a folder."""
 
+Kind = Literal["digits", "folder", "hub", "parquet", "shards"]
+
 _NUM_TEST_DIGITS = 1024
 _CANVAS_PX = 192
-_EVAL_FOLDERS = ("val", "valid", "validation", "test")
+_EVAL_NAMES = ("val", "valid", "validation", "test")
+_SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".txt")
 
 
-def train_source(config: DataConfig) -> Source:
+def train_source(config: DataConfig) -> AnySource:
     """What to train on.
 
     Raises:
-        ValueError: If the folder is missing or does not hold class folders with pictures.
+        ValueError: If it is missing, holds no pictures of at least two classes, or a setting does
+            not apply to it.
+        ImportError: If a package is missing that reads it.
     """
+    _check_settings(config)
     if config.data == DIGITS:
-        canvas = CanvasConfig(size_px=_CANVAS_PX)
-        return DigitSource(canvas, split="train", num_canvases=config.num_digits)
-    return FolderSource(config.data)
+        return _digits("train", config.num_digits)
+    return _open(config.data, config, None, "train", config.num_samples)
 
 
-def eval_source(config: DataConfig, class_names: tuple[str, ...]) -> Source:
+def eval_source(config: DataConfig, class_names: tuple[str, ...]) -> AnySource:
     """What to evaluate on, with the classes of the training pictures.
 
     Raises:
         ValueError: If there is none, or it holds other classes.
+        ImportError: If a package is missing that reads it.
     """
-    if config.val is None and config.data == DIGITS:
-        return source_to_evaluate(DIGITS, class_names)
-    root = Path(config.data)
-    beside = [root.with_name(name) for name in _EVAL_FOLDERS if name != root.name]
-    found = [Path(config.val)] if config.val else [path for path in beside if path.is_dir()]
-    if not found:
-        raise ValueError(
-            f"val must name a folder to evaluate on: none of {', '.join(_EVAL_FOLDERS)} is beside "
-            f"{root}; give --val"
-        )
-    return source_to_evaluate(str(found[0]), class_names)
+    return source_to_evaluate(config.val or _beside(config.data), class_names, config)
 
 
-def source_to_evaluate(data: str, class_names: tuple[str, ...]) -> Source:
-    """A folder of class folders, or the test digits, with the classes of a model.
+def source_to_evaluate(
+    data: str, class_names: tuple[str, ...], settings: DataConfig | None = None
+) -> AnySource:
+    """Pictures to evaluate on, as `DataConfig.data` names them, with the classes of a model.
 
+    Args:
+        data: Where they are; "digits" for the test digits.
+        class_names: Classes of the model.
+        settings: How tables are read; the usual ones by default.
     Raises:
-        ValueError: If the folder is missing or holds other classes.
+        ValueError: If they are missing or of other classes.
+        ImportError: If a package is missing that reads them.
     """
     if data == DIGITS:
-        canvas = CanvasConfig(size_px=_CANVAS_PX)
-        return DigitSource(canvas, split="test", num_canvases=_NUM_TEST_DIGITS)
-    return FolderSource(data, class_names)
+        return _digits("test", _NUM_TEST_DIGITS)
+    split = HubName.parse(data).split if _kind(data) == "hub" else None
+    if _kind(data) == "hub" and split is None:
+        split = eval_split(HubName.parse(data).name)
+    return _open(data, settings or DataConfig(data=data), class_names, split or "", None)
+
+
+def _kind(data: str) -> Kind:
+    """What the words of a command mean; only a folder is looked into."""
+    if data == DIGITS:
+        return "digits"
+    if data.startswith("hf:") and not data.startswith("hf://"):
+        return "hub"
+    if data.startswith("pipe:") or data.endswith(_SHARD_SUFFIXES):
+        return "shards"
+    if data.endswith(".parquet") or next(Path(data).glob("*.parquet"), None) is not None:
+        return "parquet"
+    return "folder"
+
+
+def _check_settings(config: DataConfig) -> None:
+    """Refuse what would be passed over."""
+    kind = _kind(config.data)
+    if config.stream and kind not in ("hub", "parquet", "shards"):
+        raise ValueError(
+            f"stream needs Parquet files or a Hugging Face dataset, got {config.data}; "
+            "leave out --stream"
+        )
+    if config.classes is not None and kind in ("digits", "folder"):
+        raise ValueError(
+            f"classes are named by the folders or digits of {config.data}, got the file "
+            f"{config.classes}; leave out --classes"
+        )
+    if config.num_samples is not None and not (
+        kind == "shards" or (kind == "hub" and config.stream)
+    ):
+        raise ValueError(
+            f"num-samples is for shards and Hugging Face streams, got {config.num_samples} for "
+            f"{config.data}, whose pictures are counted; leave out --num-samples"
+        )
+
+
+def _open(
+    data: str,
+    config: DataConfig,
+    class_names: tuple[str, ...] | None,
+    split: str,
+    num_samples: int | None,
+) -> AnySource:
+    kind = _kind(data)
+    if kind == "folder":
+        return FolderSource(data, class_names)
+    own = None if config.classes is None else read_class_names(config.classes)
+    if kind == "shards":
+        return ShardSource(list_shards(data), class_names, own, num_samples)
+    columns = Columns(config.image_column, config.label_column)
+    if kind == "parquet":
+        paths = list_parquet(data)
+        if config.stream:
+            return ParquetStream(paths, columns, class_names, own)
+        table = open_parquet(paths)
+    else:
+        name = HubName.parse(data)
+        table = open_hub(name.name, name.split or split, stream=config.stream)
+    if kind == "hub" and config.stream:
+        return HubStream(table, columns, data, class_names, own, num_samples)
+    return TableSource(table, columns, data, class_names, own)
+
+
+def _digits(split: Split, number: int) -> DigitSource:
+    return DigitSource(CanvasConfig(size_px=_CANVAS_PX), split=split, num_canvases=number)
+
+
+def _beside(data: str) -> str:
+    """What lies where the training pictures do, under a name for evaluation."""
+    kind = _kind(data)
+    if kind == "digits":
+        return data
+    if kind == "hub":
+        return f"hf:{HubName.parse(data).name}"
+    found = next((name for name in _names_beside(data) if _is_there(name)), None)
+    if found is None:
+        raise ValueError(
+            f"val must name what to evaluate on: none of {', '.join(_EVAL_NAMES)} is beside "
+            f"{data}; give --val"
+        )
+    return found
+
+
+def _names_beside(data: str) -> Iterator[str]:
+    """The folder or, for files, what says "train" in their names or their folder's, renamed."""
+    path = Path(data)
+    if path.is_dir():
+        yield from (str(path.with_name(name)) for name in _EVAL_NAMES if name != path.name)
+        return
+    for name in _EVAL_NAMES:
+        if "train" in path.name:
+            yield str(path.with_name(path.name.replace("train", name)))
+        elif "train" in path.parent.name:
+            folder = path.parent.with_name(path.parent.name.replace("train", name))
+            yield str(folder / path.name)
+
+
+def _is_there(data: str) -> bool:
+    kind = _kind(data)
+    if kind == "folder":
+        return Path(data).is_dir()
+    try:
+        return bool(list_shards(data) if kind == "shards" else list_parquet(data))
+    except ValueError:
+        return False

@@ -1,15 +1,18 @@
 """The processes of a run: one, or as many as torchrun started."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 __all__ = ["World", "start_world"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,21 @@ class World:
         values: list[object] = [None] * self.size
         distributed.all_gather_object(values, value)
         return values
+
+    def any_of(self, flag: bool) -> bool:
+        """Whether the flag of any process is set."""
+        return any(self.gather(flag))
+
+    def in_step(self, items: Iterable[T]) -> Iterator[T | None]:
+        """As many items as the process with the most of them has; None where this one has no more.
+
+        Example:
+            >>> list(World().in_step("ab"))
+            ['a', 'b']
+        """
+        remaining = iter(items)
+        while self.any_of((item := next(remaining, None)) is not None):
+            yield item
 
     def wait(self) -> None:
         """Until every process is here."""
