@@ -4,7 +4,6 @@ import json
 
 import torch
 
-
 MEASURED = ("images_per_second", "waiting", "memory_gb")
 """What depends on the machine's mood."""
 

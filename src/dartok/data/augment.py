@@ -43,8 +43,8 @@ class AugmentConfig:
     """Flip, normalise and erase whole batches on the device that trains; workers crop, vary colours
     and hand over bytes, a quarter of the memory."""
     repeats: int = 1
-    """Copies of each picture, each augmented anew (repeated augmentation); an epoch keeps its length
-    and has fewer different pictures."""
+    """Copies of each picture, each augmented anew (repeated augmentation); an epoch keeps its
+    length and has fewer different pictures."""
 
     def __post_init__(self) -> None:
         for name in ("min_crop", "hflip", "random_erasing"):
