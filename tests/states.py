@@ -16,6 +16,8 @@ def load(out, step):
 
 def difference(first, second, place="state"):
     """Where two nested states first differ in any bit; an empty text if nowhere."""
+    if isinstance(first, tuple) and isinstance(second, list):
+        first = list(first)  # a sharded optimiser's settings come back as lists
     if type(first) is not type(second):
         return f"{place}: {type(first)} and {type(second)}"
     if isinstance(first, torch.Tensor):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from packages import write_adapted
 
 import dartok
 from dartok.data.augment import PixelConfig
@@ -144,3 +145,22 @@ def test_a_folder_of_an_unknown_model_is_refused(tmp_path, key, value):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="cannot be loaded .*; was it written by dartok train?"):
         load_package(tmp_path)
+
+
+def test_dartok_makes_the_model_of_a_folder_at_any_budget(tmp_path):
+    model = write_adapted(tmp_path / "best")
+    images = torch.rand(2, 3, 160, 160)
+    again = dartok.create_model(f"local-dir:{tmp_path / 'best'}")
+    assert not again.training
+    assert torch.equal(again(images), model(images))
+    fewer = dartok.create_model(f"local-dir:{tmp_path / 'best'}", num_tokens=9)
+    assert dartok.regions(fewer, images).boxes().shape == (2, 9, 4)
+
+
+@pytest.mark.refuses
+def test_a_folder_without_a_model_and_options_that_do_not_apply_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot be loaded .*such as best/ of a run"):
+        dartok.create_model(f"local-dir:{tmp_path / 'nothing'}")
+    write_adapted(tmp_path / "best")
+    with pytest.raises(ValueError, match="takes num_tokens, num_rows and num_classes only"):
+        dartok.create_model(f"local-dir:{tmp_path / 'best'}", score_size=64)

@@ -28,20 +28,27 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(DARVIT_PRESETS, pattern))
 
 
+_SAVED = ("local-dir:", "hf-hub:")
+
+
 def create_model(
     name: str,
     *,
     checkpoint: str | Path | None = None,
     num_tokens: int | None = None,
     num_rows: int | None = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     num_channels: int = 3,
     score_size: int | None = None,
     scorer_weights: str | Path | None = None,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
 ) -> "RegionHost":
-    """One of the authors' models, in eval mode when a checkpoint is loaded.
+    """One of the authors' models, or a saved one; in eval mode when weights are loaded.
+
+    "local-dir:FOLDER" is what `dartok train` keeps in `best/`, "hf-hub:NAME" the same on the hub,
+    from where it is downloaded; of the options they take `num_tokens`, `num_rows` and
+    `num_classes`. Of the authors' models:
 
     They run in the authors' mode, since only that gives their numbers: scores standardised over the
     batch, corner sampling, the score net at the image's full size. Images of 448 px, ImageNet mean
@@ -49,29 +56,37 @@ def create_model(
     ViT, see `dartok.adapt`.
 
     Args:
-        name: See `list_models`.
+        name: See `list_models`; or "local-dir:FOLDER", "hf-hub:NAME".
         checkpoint: The authors' `.pth`, or a converted `.safetensors`; loaded strictly.
         num_tokens: Regions per image; None for the model's own.
         num_rows: Rows of regions; None for about square regions.
-        num_classes: Outputs of the head.
+        num_classes: Outputs of the head; None for a saved model's own, or 1000.
         num_channels: Channels of the images.
         score_size: Side in pixels of the copy that the score net sees; None for the image itself.
         scorer_weights: For the score net's backbone: None, "imagenet" or a file.
         drop_rate: Dropout before the head.
         drop_path_rate: Stochastic depth of the last block.
     Raises:
-        ValueError: If the name is unknown or the checkpoint does not fit.
+        ValueError: If the name is unknown, the checkpoint does not fit, the folder holds no model,
+            or an option does not apply to a saved model.
     Example:
         >>> model = create_model("darvit_tiny", num_tokens=121)
         >>> model.patch_embed.num_tokens
         121
     """
+    if name.startswith(_SAVED):
+        if checkpoint or score_size or scorer_weights or drop_rate or drop_path_rate:
+            raise ValueError(
+                f"a saved model such as {name!r} takes num_tokens, num_rows and num_classes only; "
+                "drop the other options"
+            )
+        return _saved_model(name, num_tokens, num_rows, num_classes)
     preset = _preset_of(name)
     from dartok.models.darvit import build_darvit
 
     model = build_darvit(
         preset,
-        num_classes=num_classes,
+        num_classes=1000 if num_classes is None else num_classes,
         num_tokens=num_tokens,
         num_rows=num_rows,
         score_size=score_size,
@@ -101,6 +116,29 @@ def register_with_timm() -> None:
         register_model(_adapted_entrypoint())
     ours = {*DARVIT_PRESETS, ADAPTED}
     __all__[:] = [name for name in __all__ if name not in ours]  # timm appends them
+
+
+def _saved_model(
+    name: str, num_tokens: int | None, num_rows: int | None, num_classes: int | None
+) -> Any:
+    """A model with its weights, from a folder or the hub, in timm's layout."""
+    import timm
+    from safetensors import SafetensorError
+
+    from dartok.models.dials import set_num_tokens
+
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    try:
+        model: Any = timm.create_model(name, pretrained=True, **options).eval()
+    except (OSError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{name!r} cannot be loaded ({reason}); it must hold config.json and "
+            "model.safetensors, such as best/ of a run"
+        ) from error
+    if num_tokens is not None or num_rows is not None:
+        set_num_tokens(model, num_tokens or model.patch_embed.num_tokens, num_rows=num_rows)
+    return model
 
 
 def _preset_of(name: str) -> DarvitPreset:
