@@ -137,6 +137,14 @@ def test_a_list_that_holds_a_command_is_refused(tmp_path, entry):
 
 
 @pytest.mark.refuses
+@pytest.mark.parametrize("entry", ["https://x/'; touch y; '.tar", "http://x/$(y).tar"])
+def test_an_address_that_a_shell_would_run_is_refused(tmp_path, entry):
+    (tmp_path / "list.txt").write_text(entry + "\n")
+    with pytest.raises(ValueError, match="must be URLs without spaces, .*percent-encode them"):
+        list_shards(str(tmp_path / "list.txt"))
+
+
+@pytest.mark.refuses
 def test_missing_shards_are_refused(make_shards):
     folder = make_shards([1])
     data = f"{folder}/{{000..001}}.tar"
@@ -163,7 +171,8 @@ def test_shards_of_unknown_classes_are_refused(make_shards):
 def test_distant_shards_of_unknown_number_are_refused(make_shards):
     url = f"file://{make_shards([1])}/000.tar"
     with refused(
-        f"num-samples must be given: {url} is not counted, and no sizes.json beside it names it"
+        f"num-samples must be given: {url} is not counted, and no sizes.json beside it names it; "
+        "give --num-samples, or --val-num-samples for what a run evaluates on"
     ):
         ShardSource([url])
 

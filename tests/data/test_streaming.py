@@ -158,6 +158,15 @@ def test_the_copies_of_a_picture_follow_each_other_and_are_augmented_anew():
     assert len(noise.unique()) == 24
 
 
+def test_with_copies_the_epochs_show_other_pictures_of_the_same_long_shard():
+    """Two copies of half of the pictures, then of the other half."""
+    source = Painted([16])
+    epochs = train(source, stop=8, num_repeats=2, buffer=1)
+    seen = [set(numbers(epochs[:4])), set(numbers(epochs[4:]))]
+    assert [len(found) for found in seen] == [8, 8]
+    assert seen[0] | seen[1] == set(range(16))
+
+
 def test_for_a_damaged_picture_the_next_one_stands_in():
     whole = train(Painted([24]), buffer=1)
     batches = train(Painted([24], damaged=(5, 6)), buffer=1)

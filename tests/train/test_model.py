@@ -80,6 +80,11 @@ def test_what_is_not_to_learn_is_frozen(parts, learning):
     assert learners(built(num_tokens="9")) > learning
 
 
+def test_both_heads_of_a_distilled_host_learn():
+    model = built(model="deit_tiny_distilled_patch16_224", parts="head")
+    assert learners(model) == {"head", "head_dist"}
+
+
 def test_the_frozen_backbone_of_a_score_net_stays_frozen():
     model = built(num_tokens="9", scorer="squeezenet", parts="tokenizer")
     scorer = model.patch_embed.scorer

@@ -90,7 +90,7 @@ def test_the_words_of_a_command_name_a_source_and_what_is_beside_it(sets, data, 
 
 
 def test_a_folder_of_parquet_files_and_a_dataset_are_tables(sets):
-    assert len(source_to_evaluate(str(sets / "table"), ("a", "b"))) == 16
+    assert len(source_to_evaluate(DataConfig(data=str(sets / "table")), ("a", "b"))) == 16
     name = f"hf:{sets / 'table'}"
     training = train_source(DataConfig(data=name))
     assert isinstance(training, TableSource)
@@ -98,7 +98,7 @@ def test_a_folder_of_parquet_files_and_a_dataset_are_tables(sets):
     stream = DataConfig(data=name, stream=True, num_samples=12)
     assert isinstance(train_source(stream), HubStream)
     assert len(eval_source(DataConfig(data=name), ("a", "b"))) == 4
-    assert len(source_to_evaluate(f"{name}:train", ("b", "a"))) == 12
+    assert len(source_to_evaluate(DataConfig(data=f"{name}:train"), ("b", "a"))) == 12
 
 
 def test_classes_come_from_a_file(sets):
@@ -109,7 +109,7 @@ def test_classes_come_from_a_file(sets):
 
 
 def test_the_digits_are_evaluated_on_their_test_split():
-    source = source_to_evaluate("digits", ())
+    source = source_to_evaluate(DataConfig(data="digits"), ())
     assert isinstance(source, DigitSource)
     assert source.name(0) == "digits/test/0"
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from dartok.cli.console import print_table, say
+from dartok.data.source_config import DataConfig
 
 if TYPE_CHECKING:
     from dartok.train.assess import Row
@@ -41,6 +42,17 @@ class EvalConfig:
     """Of the model's arithmetic; auto takes bfloat16 on a GPU that has it, else float32."""
     device: str = "auto"
     """Such as cpu or cuda; auto takes a GPU if there is one."""
+    stream: bool = False
+    """Read Parquet files or a Hugging Face dataset as a stream."""
+    classes: Path | None = None
+    """Text file with one class a line, in the order of the numbers in tables or shards; by default
+    what they note, or the model's own order."""
+    num_samples: int | None = None
+    """Pictures in shards or a stream that do not note it."""
+    image_column: str = "image"
+    """Column of a table that holds the pictures."""
+    label_column: str = "label"
+    """Column of a table that holds their classes."""
     paper: bool = False
     """Also measure as the authors do: shorter side resized to 512 px (bicubic), middle 448 px, and
     score maps standardised over the batch, of --batch-size pictures; theirs is that of training."""
@@ -54,9 +66,20 @@ class EvalConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name.replace('_', '-')} must be >= 1, got {value}")
-        if self.workers < 0:
-            raise ValueError(f"workers must be >= 0, got {self.workers}")
-        _ = self.budgets
+        _ = self.budgets, self.data("any")
+
+    def data(self, name: str) -> DataConfig:
+        """Pictures of a name, and how they are read; refuses settings that cannot be."""
+        return DataConfig(
+            data=name,
+            workers=self.workers,
+            max_bad_share=self.max_bad_share,
+            stream=self.stream,
+            classes=self.classes,
+            num_samples=self.num_samples,
+            image_column=self.image_column,
+            label_column=self.label_column,
+        )
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -106,12 +129,10 @@ def evaluate(
     with start_world(config.device) as world:
         results = assess(
             model,
-            data,
+            config.data(data),
             budgets=config.budgets,
             protocols=config.protocols,
             batch_size=config.batch_size,
-            workers=config.workers,
-            max_bad_share=config.max_bad_share,
             precision=config.precision,
             world=world,
             per_image=config.per_image,

@@ -39,4 +39,7 @@ def picture_bytes(cell: object) -> bytes:
     data, path = cell.get("bytes"), cell.get("path")
     if isinstance(data, bytes):
         return data
-    return Path(path).read_bytes() if path and Path(path).is_file() else b""
+    try:
+        return Path(path).read_bytes() if isinstance(path, str) and Path(path).is_file() else b""
+    except (OSError, ValueError):  # no permission; a name that no file can have
+        return b""

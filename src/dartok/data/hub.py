@@ -10,14 +10,14 @@ from PIL import Image
 from dartok.data.columns import Columns, picture_bytes
 from dartok.data.images import decode_image
 from dartok.data.labels import Labels, distinct_names
-from dartok.data.samples import RawSample
+from dartok.data.samples import RawSample, SourceError
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 __all__ = ["HubName", "HubStream", "TableSource", "eval_split", "open_hub", "open_parquet"]
 
-_EVAL_SPLITS = ("validation", "val", "test")
+_EVAL_SPLITS = ("validation", "valid", "val", "test")
 _ROWS_AT_ONCE = 16
 
 
@@ -164,7 +164,9 @@ class HubStream:
         own: tuple[str, ...] | None = None,
         num_samples: int | None = None,
     ) -> None:
-        columns.check(table.column_names or (), where)
+        if table.column_names is None:
+            raise ValueError(f"columns of {where} are unknown as a stream; leave out --stream")
+        columns.check(table.column_names, where)
         own = own or _noted_names(table, columns)
         if own is None and class_names is None:
             raise ValueError(
@@ -185,15 +187,29 @@ class HubStream:
         """The rows of a file.
 
         Raises:
-            SourceError: If a label is none of the classes.
+            SourceError: If a label is none of the classes, or the rows cannot be read.
         """
         table = self._table.shard(num_shards=self.num_shards, index=shard)
         row = 0
-        for rows in table.iter(_ROWS_AT_ONCE):  # `iter(table)` would split it among workers again
+        for rows in self._rows(table, shard):
             for image, label in zip(*(rows[column] for column in self._columns), strict=True):
                 name = f"{self._where} shard {shard} row {row}"
                 yield RawSample(name, self._labels.index(label, name), picture_bytes(image))
                 row += 1
+
+    def _rows(self, table: Any, shard: int) -> Iterator[dict[str, list[Any]]]:
+        several = table.iter(_ROWS_AT_ONCE)  # `iter(table)` would split it among workers again
+        while True:
+            try:
+                rows = next(several, None)
+            except Exception as error:  # network, format: no common class
+                reason = str(error).split("\n")[0] or type(error).__name__
+                raise SourceError(
+                    f"shard {shard} of {self._where} cannot be read ({reason}); go on by --resume"
+                ) from error
+            if rows is None:
+                return
+            yield rows
 
 
 def _library() -> Any:
@@ -235,7 +251,8 @@ def _noted_number(table: "IterableDataset", where: str) -> int:
     if not number:
         raise ValueError(
             f"num-samples must be given for {where}, which does not note its number of pictures; "
-            "or leave out --stream"
+            "give --num-samples, or --val-num-samples for what a run evaluates on, or leave out "
+            "--stream"
         )
     return int(number)
 

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 __all__ = ["is_local", "list_shards", "open_shard", "sizes_beside", "text_beside"]
 
 _SCHEMES = ("file", "ftps", "gs", "hf", "http", "https", "sftp")
+_UNQUOTED = frozenset(" \t\n\r'\"`$;|<>\\")
+"""What no URL holds unless percent-encoded: these could be taken for a command."""
 _COMMAND = "pipe"
 """Scheme of a shell command whose output is the shard: run only where the user wrote it."""
 
@@ -118,6 +120,11 @@ def _check(shard: str, data: str) -> None:
     if scheme and scheme not in _SCHEMES:
         raise ValueError(
             f"shards of {data} must be paths or URLs of {', '.join(_SCHEMES)}, got {shard!r}"
+        )
+    if scheme and not _UNQUOTED.isdisjoint(shard):
+        raise ValueError(
+            f"shards of {data} must be URLs without spaces, quotes and signs of a shell, got "
+            f"{shard!r}; percent-encode them"
         )
     if not scheme and not Path(shard).is_file():
         raise ValueError(f"shard {shard} of {data} does not exist; check the path")

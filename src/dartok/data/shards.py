@@ -129,7 +129,7 @@ def _number_of_samples(shards: list[str]) -> int:
     if remote:
         raise ValueError(
             f"num-samples must be given: {remote[0]} is not counted, and no sizes.json beside it "
-            "names it"
+            "names it; give --num-samples, or --val-num-samples for what a run evaluates on"
         )
     return sum(map(_count, shards))
 

@@ -28,6 +28,8 @@ class DataConfig:
     num_samples: int | None = None
     """Pictures in all training shards, or in a Hugging Face stream; by default as sizes.json beside
     the shards says or the dataset notes, or counted once where shards are local."""
+    val_num_samples: int | None = None
+    """The same for what is evaluated on."""
     image_column: str = "image"
     """Column of a table that holds the pictures."""
     label_column: str = "label"
@@ -48,6 +50,7 @@ class DataConfig:
         _at_least("workers", self.workers, 0)
         _at_least("num-digits", self.num_digits, 1)
         _at_least("num-samples", self.num_samples, 1)
+        _at_least("val-num-samples", self.val_num_samples, 1)
         _at_least("shuffle-buffer", self.shuffle_buffer, 1)
         if self.image_column == self.label_column:
             raise ValueError(

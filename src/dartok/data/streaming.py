@@ -171,7 +171,9 @@ class _TrainStream(IterableDataset[Batch | str]):
         samples = read_epoch(
             self.source, part, num_parts, seed=self.order.seed, epoch=epoch, buffer=self.buffer
         )
-        copies = chain.from_iterable(repeat(each, self.order.num_repeats) for each in samples)
+        repeats = self.order.num_repeats
+        chosen = islice(samples, epoch % repeats, None, repeats)  # other pictures each epoch
+        copies = chain.from_iterable(repeat(each, repeats) for each in chosen)
         size = self.order.micro_batch_size
         items = self._items(islice(copies, done * size, None), (epoch, part), done * size)
         while True:
@@ -190,7 +192,7 @@ class _TrainStream(IterableDataset[Batch | str]):
         self, samples: Iterator[RawSample], ahead: deque[RawSample], key: tuple[int, int, int]
     ) -> Item:
         bad: list[BadSample] = []
-        for attempt in range(NUM_STAND_INS):
+        for attempt in range(NUM_STAND_INS * self.order.num_repeats):
             if attempt == len(ahead):
                 ahead.append(next(samples))
             sample = ahead[attempt]

@@ -9,6 +9,7 @@ from torch import nn
 
 from dartok.core.tokenizer import Tokenizer
 from dartok.data.loading import BadSamples
+from dartok.data.source_config import DataConfig
 from dartok.data.transforms import eval_transform
 from dartok.models.dials import tokenizer_of
 from dartok.tasks.classification import Tally
@@ -29,13 +30,11 @@ Row = dict[str, float | str]
 
 def assess(
     folder: Path,
-    data: str,
+    data: DataConfig,
     *,
     budgets: Sequence[int],
     protocols: Sequence[EvalProtocol],
     batch_size: int,
-    workers: int,
-    max_bad_share: float,
     precision: Precision,
     world: World,
     per_image: Path | None = None,
@@ -44,12 +43,10 @@ def assess(
 
     Args:
         folder: Of the model.
-        data: Labelled pictures, as `DataConfig.data` names them.
+        data: Labelled pictures, and how they are read.
         budgets: Numbers of tokens; none for the model's own.
         protocols: How each is measured.
         batch_size: Pictures per forward pass of each process.
-        workers: Processes that read, for each process.
-        max_bad_share: Share of the pictures that may be damaged.
         precision: Of the model's arithmetic.
         world: This process among all.
         per_image: Parquet file to write of every picture (see `ImageResults`); None for none.
@@ -67,9 +64,9 @@ def assess(
         model,
         source,
         batch_size=batch_size,
-        bad=BadSamples(num_samples=len(source), max_share=max_bad_share),
+        bad=BadSamples(num_samples=len(source), max_share=data.max_bad_share),
         world=world,
-        workers=workers,
+        workers=data.workers,
         precision=choose_precision(precision, world.device),
     )
     results = None if per_image is None else ImageResults(per_image, source.class_names)

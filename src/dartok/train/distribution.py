@@ -51,8 +51,8 @@ def exchange(trained: nn.Module, *, last: bool) -> AbstractContextManager[object
 
 
 def share_buffers(model: nn.Module, world: World) -> None:
-    """Give every process the first one's buffers, such as running statistics, as DDP does."""
-    if isinstance(model, FSDPModule) and world.size > 1:
+    """Give every process the first one's buffers, such as running statistics."""
+    if world.size > 1:
         for buffer in model.buffers():
             distributed.broadcast(buffer, src=0)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["first_not_finite"]
@@ -31,7 +32,8 @@ def first_not_finite(
     """
     found: list[str] = []
     model.zero_grad(set_to_none=True)
-    with _watch(model, found):
+    # Compiled code does not know of hooks that were added after it.
+    with torch.compiler.set_stance("force_eager"), _watch(model, found):
         loss = run()
         if not found and not loss.isfinite():
             found.append("the loss")

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from dartok.data.loading import seeded
 from dartok.data.samples import Batch
@@ -128,7 +129,8 @@ class Learner:
             self.prepare(model, step)
         self.schedule.apply(step)
         self.optimiser.zero_grad(set_to_none=True)
-        distribution.share_buffers(self.model, self.world)
+        if isinstance(self.model, FSDPModule):
+            distribution.share_buffers(self.model, self.world)  # as DDP does by itself
         terms, scores = self._gradients(batches, step)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         values, norm_value = self._mean_over_processes(terms, distribution.whole(norm))
@@ -193,8 +195,8 @@ class Learner:
             images, labels = batch.images, batch.labels
             if self.on_images is not None:
                 images = self.on_images(images)
-            if self.mix is not None:
-                images, labels = self.mix(images, labels)
+            if self.mix is not None:  # in place: a step that is repeated needs the pictures
+                images, labels = self.mix(images.clone(), labels)
             narrow = self.precision != torch.float32
             with torch.autocast(images.device.type, dtype=self.precision, enabled=narrow):
                 outputs = model(images)

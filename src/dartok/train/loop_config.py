@@ -31,7 +31,7 @@ class LoopConfig:
     compile: bool = False
     """Compile the model with torch.compile; the first steps take minutes, the others less."""
     channels_last: bool = False
-    """Keep pictures and convolutions with the channels last in memory."""
+    """Keep the model's convolutions with the channels last in memory."""
     shard: bool = False
     """Split weights, gradients and the optimiser's state over the processes (FSDP2)."""
     track: str | None = None

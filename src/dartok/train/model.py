@@ -96,7 +96,7 @@ def choose_parts(model: nn.Module, parts: Parts) -> None:
     if not isinstance(model, VisionTransformer):
         raise ValueError(f"parts {parts} needs a timm ViT, got {type(model).__name__}; give all")
     head = model.get_classifier()
-    learners: list[nn.Module] = [head]
+    learners: list[nn.Module] = [*head] if isinstance(head, tuple) else [head]  # distilled: two
     if parts == "tokenizer":
         tokenizers = [module for module in model.modules() if isinstance(module, Tokenizer)]
         if not tokenizers:

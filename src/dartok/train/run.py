@@ -25,7 +25,7 @@ from dartok.tasks.objective import objective
 from dartok.train.acceleration import accelerate
 from dartok.train.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from dartok.train.config import TrainConfig
-from dartok.train.distribution import full_state
+from dartok.train.distribution import full_state, share_buffers
 from dartok.train.evaluation import evaluate
 from dartok.train.learner import Learner, Mix
 from dartok.train.model import build_model, pixels_of, ramp_steps, recipe_of
@@ -91,7 +91,7 @@ class Run:
     def train(self) -> None:
         """Learn until the last step, from the newest checkpoint if the run resumes."""
         best = self._resume()
-        bad = self._bad_samples(self.train_source)
+        bad = self._bad_samples(self.train_source, share_of=self.world.size)
         save_every = self.config.loop.save_every or self.order.steps_per_epoch
         eval_every = self.config.loop.eval_every or self.order.steps_per_epoch
         with closing(self._monitor()) as monitor:
@@ -219,9 +219,10 @@ class Run:
             pin_memory=self.world.device.type == "cuda",
         )
 
-    def _bad_samples(self, source: AnySource) -> BadSamples:
+    def _bad_samples(self, source: AnySource, *, share_of: int = 1) -> BadSamples:
+        """Counts of all pictures, or of one process's share of them."""
         share = self.config.data.max_bad_share
-        return BadSamples(num_samples=len(source), max_share=share)
+        return BadSamples(num_samples=max(1, len(source) // share_of), max_share=share)
 
     def _resume(self) -> float:
         """Take over the newest checkpoint, if there is one; the best accuracy so far."""
@@ -243,6 +244,7 @@ class Run:
         model, budget = self.learner.evaluated, self.config.model.budget
         if budget is not None:
             set_num_tokens(model, budget.most)  # not what the step drew: to compare evaluations
+        share_buffers(model, self.world)  # what is evaluated is what the main process keeps
         tally = evaluate(
             model,
             self.eval_source,

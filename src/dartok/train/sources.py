@@ -1,6 +1,7 @@
 """The sources of pictures that a configuration names."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -50,28 +51,28 @@ def eval_source(config: DataConfig, class_names: tuple[str, ...]) -> AnySource:
         ValueError: If there is none, or it holds other classes.
         ImportError: If a package is missing that reads it.
     """
-    return source_to_evaluate(config.val or _beside(config.data), class_names, config)
+    data = config.val or _beside(config.data)
+    settings = replace(config, data=data, val=None, num_samples=config.val_num_samples)
+    return source_to_evaluate(settings, class_names)
 
 
-def source_to_evaluate(
-    data: str, class_names: tuple[str, ...], settings: DataConfig | None = None
-) -> AnySource:
-    """Pictures to evaluate on, as `DataConfig.data` names them, with the classes of a model.
+def source_to_evaluate(config: DataConfig, class_names: tuple[str, ...]) -> AnySource:
+    """Pictures to evaluate on, which `config.data` names, with the classes of a model.
 
     Args:
-        data: Where they are; "digits" for the test digits.
+        config: Where they are and how they are read; of "digits" the test digits.
         class_names: Classes of the model.
-        settings: How tables are read; the usual ones by default.
     Raises:
         ValueError: If they are missing or of other classes.
         ImportError: If a package is missing that reads them.
     """
+    data = config.data
     if data == DIGITS:
         return _digits("test", _NUM_TEST_DIGITS)
     split = HubName.parse(data).split if _kind(data) == "hub" else None
     if _kind(data) == "hub" and split is None:
         split = eval_split(HubName.parse(data).name)
-    return _open(data, settings or DataConfig(data=data), class_names, split or "", None)
+    return _open(data, config, class_names, split or "", config.num_samples)
 
 
 def _kind(data: str) -> Kind:

@@ -78,11 +78,11 @@ def start_world(device: str = "auto") -> Iterator[World]:
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     place = _device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    if place.type == "cuda":
+        torch.cuda.set_device(place)  # whose generator is the one that is seeded
     if size == 1:
         yield World(device=place)
         return
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
         yield World(rank=rank, size=size, device=place)
