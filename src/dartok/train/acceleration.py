@@ -1,6 +1,7 @@
 """What makes a step faster without changing it, and what it needs of memory."""
 
 import sys
+import warnings
 
 import torch
 from torch import nn
@@ -35,6 +36,8 @@ def accelerate(model: nn.Module, loop: LoopConfig, budget: Budget | None) -> nn.
             f"compile with --shard or a range of --num-tokens needs a model with blocks, got "
             f"{type(model).__name__}; drop --compile"
         )
+    # The compiler looks at the inputs of a block, and PyTorch takes that for a mistake.
+    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
     for block in blocks:
         block.compile(dynamic=True)
     return model
