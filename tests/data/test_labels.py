@@ -26,7 +26,11 @@ def test_class_names_are_the_lines_of_a_file(tmp_path):
 
 def test_a_cell_is_bytes_or_names_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"xyz")
-    cells = [b"xyz", {"bytes": b"xyz", "path": "gone"}, {"bytes": None, "path": tmp_path / "a"}]
+    cells = [
+        b"xyz",
+        {"bytes": b"xyz", "path": "gone"},
+        {"bytes": None, "path": str(tmp_path / "a")},
+    ]
     assert [picture_bytes(cell) for cell in cells] == [b"xyz"] * 3
     assert picture_bytes({"bytes": None, "path": "gone"}) == picture_bytes(None) == b""
 

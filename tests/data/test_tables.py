@@ -107,8 +107,8 @@ def test_a_dataset_stream_that_does_not_note_its_number_is_refused(make_parquet,
     make_parquet(3, name="set/train.parquet")
     table = open_hub(str(tmp_path / "set"), "train", stream=True)
     with refused(
-        "num-samples must be given for here, which does not note its number of pictures; or leave "
-        "out --stream"
+        "num-samples must be given for here, which does not note its number of pictures; give "
+        "--num-samples, or --val-num-samples for what a run evaluates on, or leave out --stream"
     ):
         HubStream(table, Columns(), "here")
 
@@ -126,7 +126,7 @@ def test_a_dataset_without_a_split_to_evaluate_on_is_refused(make_parquet, tmp_p
     make_parquet(3, name="set/train.parquet")
     name = str(tmp_path / "set")
     with refused(
-        f"val must name a split to evaluate on: hf:{name} has train and none of validation, val, "
+        f"val must name a split to evaluate on: hf:{name} has train and none of validation, valid, val, "
         f"test; give --val hf:{name}:SPLIT"
     ):
         eval_split(name)
