@@ -126,8 +126,8 @@ def test_a_dataset_without_a_split_to_evaluate_on_is_refused(make_parquet, tmp_p
     make_parquet(3, name="set/train.parquet")
     name = str(tmp_path / "set")
     with refused(
-        f"val must name a split to evaluate on: hf:{name} has train and none of validation, valid, val, "
-        f"test; give --val hf:{name}:SPLIT"
+        f"val must name a split to evaluate on: hf:{name} has train and none of validation, valid, "
+        f"val, test; give --val hf:{name}:SPLIT"
     ):
         eval_split(name)
     with refused("data must be hf:NAME or hf:NAME:SPLIT, got 'hf:'"):
