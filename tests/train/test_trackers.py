@@ -127,6 +127,7 @@ def read_wandb(folder):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of wandb's own packages
 def test_wandb_goes_on_under_the_id_of_the_run_that_resumes(folder):
+    pytest.importorskip("wandb")
     track("wandb", folder, {1: 0.5, 2: 0.25})
     run_id = (folder / "wandb.id").read_text().strip()
     assert read_wandb(folder) == [(run_id, [(1, 0.5), (2, 0.25)])]
@@ -139,7 +140,7 @@ def test_wandb_goes_on_under_the_id_of_the_run_that_resumes(folder):
 @pytest.mark.refuses
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_that_cannot_start_is_refused_in_one_line(folder, monkeypatch):
-    import wandb
+    wandb = pytest.importorskip("wandb")
 
     def fail(**settings):
         raise wandb.errors.UsageError("No API key configured.\nUse `wandb login`.")
