@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from configs import make_config
 from PIL import Image
+from run_configs import make_config
 from states import losses_of, steps_of
 
 from dartok.train.record_config import write_config

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from configs import make_config
 from PIL import Image
+from run_configs import make_config
 
 
 @pytest.fixture(autouse=True, scope="module")

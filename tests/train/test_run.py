@@ -8,8 +8,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from configs import make_config
 from PIL import Image
+from run_configs import make_config
 from states import difference, load, losses_of, steps_of
 
 from dartok.core.tokenizer import Tokenizer
