@@ -160,7 +160,7 @@ def test_the_ranks_evaluate_each_picture_once_and_equally_many(num_samples, worl
 def test_a_batch_that_cannot_be_dealt_out_is_refused(world_size, accumulate):
     with refused(
         f"batch-size must be a multiple of the {world_size} processes times "
-        f"--accumulate {accumulate}, got 10"
+        f"--accumulate {accumulate}, got 10; change --batch-size"
     ):
         TrainOrder(
             num_samples=99, batch_size=10, seed=0, world_size=world_size, accumulate=accumulate

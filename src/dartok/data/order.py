@@ -47,7 +47,7 @@ class TrainOrder:
         if self.batch_size % (self.world_size * self.accumulate):
             raise ValueError(
                 f"batch-size must be a multiple of the {self.world_size} processes times "
-                f"--accumulate {self.accumulate}, got {self.batch_size}"
+                f"--accumulate {self.accumulate}, got {self.batch_size}; change --batch-size"
             )
         if self.steps_per_epoch < 1:
             raise ValueError(
