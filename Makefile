@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := demo train data wandb mlflow ray export video web dev
+EXTRAS := demo train data wandb mlflow ray hf export video web dev
 ARGS ?=
 
 # Nothing here downloads weights, and a missing network should say so at once.

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.testing import assert_close
 
-from dartok.models.adaptation import attach
+from dartok.models.families.timm_vit import attach
 from dartok.models.checkpoints import from_authors
 from dartok.models.darvit import build_darvit
 from dartok.models.patch_embed import RegionPatchEmbed

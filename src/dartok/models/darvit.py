@@ -6,7 +6,7 @@ from typing import Literal
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from dartok.models.adaptation import attach
+from dartok.models.families.timm_vit import attach
 from dartok.models.patch_embed import RegionPatchEmbed
 from dartok.models.presets import DarvitPreset
 from dartok.models.vit import RegionHost

@@ -57,7 +57,7 @@ def adapted_host(
         drop_rate=drop_rate,
         drop_path_rate=drop_path_rate,
     )
-    return adapt(
+    model = adapt(
         built,
         num_tokens=num_tokens,
         num_rows=num_rows,
@@ -66,6 +66,8 @@ def adapted_host(
         partition=partition,
         strength=strength,
     )
+    assert isinstance(model, RegionHost)
+    return model
 
 
 def host_config(host: str) -> dict[str, Any]:
