@@ -3,7 +3,8 @@
 import timm
 import torch
 
-from dartok.train.model import Recipe, pixels_of
+from dartok.models.recipes import Recipe
+from dartok.train.model import pixels_of
 from dartok.train.package import save_package
 
 CLASSES = ("ant", "bee", "cat")

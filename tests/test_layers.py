@@ -29,7 +29,7 @@ VISION = TENSORS | {"numpy", "safetensors", "timm", "torchvision"}
 PACKAGES = {
     "core": TENSORS,
     "scorers": VISION,
-    "models": VISION | {"huggingface_hub", "transformers"},
+    "models": VISION | {"huggingface_hub", "onnx", "onnxruntime", "transformers"},
     "tasks": VISION,
     "data": VISION
     | {"PIL", "braceexpand", "datasets", "pyarrow", "skimage", "sklearn", "webdataset"},

@@ -1,13 +1,13 @@
 """Adaptive visual tokens: regions that follow the picture, on any vision encoder.
 
 Public names load what they need when first used, so importing the package is instant. The models
-are registered with timm as soon as timm is imported.
+are registered with timm and transformers as soon as these are imported.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from dartok.models.timm_hook import register_when_timm_is_imported
+from dartok.models.import_hooks import register_when_imported
 
 if TYPE_CHECKING:
     from dartok.core.regions import Regions
@@ -15,12 +15,17 @@ if TYPE_CHECKING:
     from dartok.models import (
         adapt,
         create_model,
+        from_pretrained,
         list_models,
+        push_to_hub,
         regions,
+        save_pretrained,
         set_num_tokens,
         set_strength,
+        steer,
+        transform,
     )
-    from dartok.scorers import RegionTokenizer, calibrate
+    from dartok.scorers import RegionTokenizer, calibrate, calibrate_num_tokens
 
 __version__ = "0.1.0"
 
@@ -29,12 +34,19 @@ __all__ = [
     "Regions",
     "adapt",
     "calibrate",
+    "calibrate_num_tokens",
     "create_model",
     "draw",
+    "export",
+    "from_pretrained",
     "list_models",
+    "push_to_hub",
     "regions",
+    "save_pretrained",
     "set_num_tokens",
     "set_strength",
+    "steer",
+    "transform",
 ]
 
 _HOMES = {
@@ -42,12 +54,19 @@ _HOMES = {
     "Regions": "dartok.core.regions",
     "adapt": "dartok.models.adaptation",
     "calibrate": "dartok.scorers",
+    "calibrate_num_tokens": "dartok.scorers",
     "create_model": "dartok.models.registry",
     "draw": "dartok.draw",
+    "export": "dartok.models.export",
+    "from_pretrained": "dartok.models.sharing",
     "list_models": "dartok.models.registry",
+    "push_to_hub": "dartok.models.sharing",
     "regions": "dartok.models.dials",
+    "save_pretrained": "dartok.models.sharing",
     "set_num_tokens": "dartok.models.dials",
     "set_strength": "dartok.models.dials",
+    "transform": "dartok.models.preprocessing",
+    "steer": "dartok.models.dials",
 }
 
 
@@ -65,4 +84,4 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
-register_when_timm_is_imported()
+register_when_imported()

@@ -156,3 +156,25 @@ def test_a_damaged_image_stops_the_run_and_leaves_whole_pictures(dartok, photogr
     assert err.count("\n") == 1
     assert [path.name for path in out.iterdir()] == ["photograph.regions.png"]
     assert size(out / "photograph.regions.png")[0] > 1200
+
+
+def test_a_box_draws_regions_to_it(dartok, photograph, out):
+    arguments = ["show", photograph, "--tokens", 64, "--scorer", "uniform"]
+    assert dartok(*arguments, "--out", out / "plain").code == 0
+    assert dartok(*arguments, "--out", out / "zero", "--box", 0, 0, 0.5, 0.5, "--box-weight", 0)
+    assert dartok(*arguments, "--out", out / "box", "--box", 0, 0, 0.5, 0.5).code == 0
+    plain, zero, box = (
+        np.asarray(Image.open(out / name / "photograph.regions.png")).astype(int)
+        for name in ("plain", "zero", "box")
+    )
+    assert (plain == zero).all()
+    assert box.shape == plain.shape
+    assert (box != plain).any()
+
+
+@pytest.mark.refuses
+@pytest.mark.parametrize("box", [(0.5, 0, 0.2, 1), (0, 0, 1, 1.5), (-0.1, 0, 1, 1)])
+def test_a_box_must_lie_in_the_picture(refused, photograph, box):
+    assert "box must be left, top, right, bottom from 0 to 1" in refused(
+        "show", photograph, "--box", *box
+    )

@@ -12,7 +12,8 @@ with install_import_hook("dartok.core", "beartype.beartype"):
     import torch
     from torch import nn
     from dartok.core.overlap import overlap_lengths
-    from dartok.core.partition import partition, quantile_edges
+    from dartok.core.partition import partition
+    from dartok.core.quantiles import quantile_edges
     from dartok.core.sampling import sample_regions
     from dartok.core.tokenizer import Tokenizer
 

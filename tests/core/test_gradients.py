@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from dartok.core.partition import partition, quantile_edges
+from dartok.core.partition import partition
+from dartok.core.quantiles import quantile_edges
 from dartok.core.regions import Regions
 from dartok.core.sampling import sample_regions
 
@@ -89,7 +90,7 @@ def test_gradients_of_map_to_tokens_and_back_are_exact(case):
 def test_gradients_of_the_pair_with_respect_to_each_edge_are_exact(num_frames):
     scores = leaf(2, num_frames, 4, 3)
     with torch.no_grad():  # of flow: a grid's edges lie on row ends, where there is a kink
-        rows, strip = partition(scores, num_tokens=5, num_rows=2)
+        rows, strip, _ = partition(scores, num_tokens=5, num_rows=2)
 
     def regions_of(inner_rows: Tensor, inner_strip: Tensor) -> Regions:
         # the outer edges are constants: an edge outside the picture is outside the domain

@@ -10,12 +10,11 @@ from dartok.core.partition import (
     authors_partition,
     default_num_rows,
     flow_partition,
-    geometry,
     grid_partition,
     partition,
-    quantile_edges,
     row_average,
 )
+from dartok.core.quantiles import geometry, quantile_edges
 
 SHAPES = [  # frames, map height, map width, tokens, rows
     (1, 14, 14, 196, 14),

@@ -223,3 +223,20 @@ def test_images_of_another_batch_are_refused():
     message = r"^images and regions must be of one batch, got 3 images and regions of 2$"
     with pytest.raises(ValueError, match=message):
         sample_regions(torch.ones(3, 3, 8, 8), regions, (4, 4))
+
+
+@pytest.mark.parametrize("sampling", ["centred", "corner"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gathers_read_what_grid_sample_reads(case, sampling):
+    regions, images = regions_of(*case[:4]), pictures(case[1], *case[4:])
+    expected = sample_regions(images, regions, (4, 6), sampling=sampling, oversample=2)
+    actual = sample_regions(
+        images, regions, (4, 6), sampling=sampling, oversample=2, bilinear="gather"
+    )
+    assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.refuses
+def test_an_unknown_way_of_reading_is_refused():
+    with pytest.raises(ValueError, match="bilinear must be one of grid_sample, gather, got 'near'"):
+        sample_regions(pictures(1, 9, 9), regions_of("flow", 1, 4, 2), (2, 2), bilinear="near")

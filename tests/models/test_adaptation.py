@@ -42,10 +42,10 @@ HOSTS = [
 ]
 
 REFUSED = {
-    "vit_relpos_small_patch16_224": "cannot carry over VisionTransformerRelPos: it knows models of",
-    "beit_base_patch16_224": "cannot carry over Beit: it knows models of",
-    "eva02_tiny_patch14_224": "cannot carry over Eva: it knows models of",
-    "swin_tiny_patch4_window7_224": "cannot carry over SwinTransformer: it knows models of",
+    "cait_xxs24_224": "cannot carry over Cait: it knows models of timm's VisionTransformer, ",
+    "swin_tiny_patch4_window7_224": "carry over SwinTransformer: its attention runs in windows",
+    "pvt_v2_b0": "carry over PyramidVisionTransformerV2: its stages merge neighbours",
+    "xcit_nano_12_p16_224": "carry over Xcit: its blocks convolve over the grid of patches",
     "vit_tiny_r_s16_p8_224": "its patch_embed is a HybridEmbed",
     "vit_so400m_patch14_siglip_384": r"call host.set_input_size\(\(378, 378\)\) first",
 }
@@ -89,7 +89,7 @@ def test_an_adapted_host_starts_as_the_same_function(name, partition):
 @pytest.mark.refuses
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_host_that_cannot_be_carried_over_is_refused_by_name(name):
-    shallow = {} if "swin" in name else {"depth": 1}
+    shallow = {} if name.startswith(("swin", "pvt")) else {"depth": 1}
     host = small(name, **shallow)
     before = copy.deepcopy(host.state_dict())
     with pytest.raises(ValueError, match=REFUSED[name]):
@@ -230,3 +230,12 @@ def test_adapted_models_are_of_the_hosts_class():
     model.set_distilled_training(True)
     first, second = model.train()(torch.randn(1, 3, 64, 64))
     assert first.shape == second.shape == (1, 1000)
+
+
+@torch.no_grad()
+def test_a_host_of_518_px_is_carried_over_at_its_own_size():
+    host = spread(timm.create_model("vit_small_patch14_dinov2", depth=1))
+    model = dartok.adapt(host)
+    assert model.patch_embed.img_size == (518, 518)
+    smooth = nn.functional.interpolate(torch.randn(1, 3, 37, 37), (518, 518), mode="bicubic")
+    assert relative_difference(model(smooth), host(smooth)) < 1e-5

@@ -13,9 +13,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.testing import assert_close
 
-from dartok.models.families.timm_vit import attach
 from dartok.models.checkpoints import from_authors
 from dartok.models.darvit import build_darvit
+from dartok.models.families.timm_vit import attach
 from dartok.models.patch_embed import RegionPatchEmbed
 from dartok.models.presets import DARVIT_PRESETS
 from dartok.scorers.build import build_scorer

@@ -29,6 +29,45 @@ def test_options_of_the_host_reach_it():
     assert float(model.patch_embed.strength) == 0.0
 
 
+def test_every_option_of_adapt_and_of_the_host_is_taken():
+    model = adapted_host(
+        host="test_vit",
+        host_args={"depth": 2},
+        img_size=(64, 96),
+        global_pool="avg",
+        num_tokens=12,
+        sampling="corner",
+        oversample=2,
+        scorer="pixels",
+        scorer_args={"side_px": None, "statistics": "batch"},
+        budget={"mean": 12, "least": 3, "most": 20, "step": 2},
+    )
+    embed = model.patch_embed
+    assert (len(model.blocks), model.global_pool, embed.grid_size) == (2, "avg", (4, 6))
+    assert (embed.sampling, embed.oversample) == ("corner", 2)
+    assert (embed.scorer.side_px, embed.scorer.statistics.source) == (None, "batch")
+    assert (embed.budget.least, embed.budget.most, embed.budget.step) == (3, 20, 2)
+
+
+def test_a_host_of_torchvision_is_built_from_its_own_options():
+    sizes = {"image_size": 64, "patch_size": 16, "hidden_dim": 16, "mlp_dim": 16}
+    model = timm.create_model(
+        "dart_vit",
+        host="torchvision.VisionTransformer",
+        host_args={**sizes, "num_layers": 1, "num_heads": 2},
+        num_classes=3,
+    )
+    assert model(torch.randn(1, 3, 48, 80)).shape == (1, 3)
+    assert model.get_submodule(model.pretrained_cfg["first_conv"]).kernel_size == (16, 16)
+    assert model.get_submodule(model.pretrained_cfg["classifier"]).out_features == 3
+
+
+@pytest.mark.refuses
+def test_a_host_of_torchvision_refuses_what_only_timm_takes():
+    with pytest.raises(ValueError, match=r"global_pool must be None for host .*, got 'avg'"):
+        adapted_host(host="torchvision.VisionTransformer", global_pool="avg")
+
+
 def test_without_a_number_of_tokens_a_host_keeps_its_own():
     assert adapted_host(host="test_vit").patch_embed.num_tokens == 100
 

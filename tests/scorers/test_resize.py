@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from dartok.scorers.resize import fixed_copy
+from dartok.scorers.resize import _any_size_copy, fixed_copy
 
 
 def test_no_size_and_the_same_size_return_the_images_themselves():
@@ -38,3 +38,11 @@ def test_fine_stripes_do_not_alias():
 
 def test_half_precision_is_resized_in_float32():
     assert fixed_copy(torch.rand(1, 3, 50, 50).half(), 16).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "size", [(32, 32), (64, 64), (65, 64), (300, 500), (256, 96), (31, 20), (512, 256), (33, 1000)]
+)
+def test_the_copy_in_a_graph_of_any_size_is_the_same(size):
+    images = torch.rand(2, 3, *size)
+    assert_close(_any_size_copy(images, 32), fixed_copy(images, 32), rtol=0, atol=2e-6)

@@ -5,12 +5,7 @@ import os
 import pytest
 import torch
 
-from dartok.train.checkpoints import (
-    latest_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-    write_beside,
-)
+from dartok.train.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 
 FULL_DISK = OSError(28, "No space left on device")
 FULL_DISK_OF_TORCH = RuntimeError("[enforce fail] PytorchStreamWriter failed writing file\nat ...")
@@ -84,20 +79,6 @@ def test_an_interrupt_while_writing_leaves_nothing_half_written(tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path, 1, {}, keep_last=1)
     assert names(tmp_path) == []
-
-
-def test_a_file_is_never_seen_half_written(tmp_path):
-    path = tmp_path / "config.toml"
-    path.write_text("old")
-
-    def write(target):
-        target.write_text("new, ")
-        assert path.read_text() == "old"
-        assert target.parent == path.parent, "on another disk it could not be renamed into place"
-
-    write_beside(path, write)
-    assert path.read_text() == "new, "
-    assert names(tmp_path) == ["config.toml"]
 
 
 def test_what_a_killed_process_left_half_written_goes_with_the_next_checkpoint(tmp_path):

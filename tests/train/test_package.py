@@ -80,7 +80,8 @@ def test_the_folder_says_what_the_outputs_mean_and_how_good_they_are(tmp_path):
     assert config["model_args"]["host"] == "test_vit"
     assert config["pretrained_cfg"]["label_names"] == list(NAMES)
     assert config["measures"] == {"top1": 0.5, "step": 3}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    names = ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_a_full_disk_leaves_the_folder_as_it_was(tmp_path, monkeypatch):

@@ -84,6 +84,7 @@ def test_a_run_leaves_its_settings_its_metrics_its_checkpoints_and_its_best_mode
     assert steps_of(out, "loss") == [1, 2, 3, 4, 5, 6, 7]
     assert steps_of(out, "eval/top1") == [3, 6, 7]
     assert sorted(path.name for path in (out / "best").iterdir()) == [
+        "README.md",
         "config.json",
         "model.safetensors",
     ]

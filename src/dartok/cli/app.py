@@ -34,6 +34,7 @@ app = App(
 for _command in (demo, show, models, convert, env):
     app.command(_command)
 app.command("dartok.cli.evaluate:evaluate", name="eval")
+app.command("dartok.cli.export:export")
 app.command("dartok.cli.predict:predict")
 app.command("dartok.cli.train:train")  # imported when asked for: its settings are many
 

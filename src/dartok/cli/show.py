@@ -38,6 +38,10 @@ class ShowConfig:
     """Show what this model looks at: a name from `dartok models`, or any ViT of timm."""
     checkpoint: Path | None = None
     """Weights of the model, .pth or .safetensors; random without."""
+    box: tuple[float, float, float, float] | None = None
+    """What matters, as left, top, right and bottom in [0, 1]: more regions go there."""
+    box_weight: float = 2.0
+    """By how much the box matters: added to the logarithm of the score; 0 for not at all."""
 
     def __post_init__(self) -> None:
         if self.tokens is not None and not 1 <= self.tokens <= _MOST_TOKENS:
@@ -50,8 +54,16 @@ class ShowConfig:
             raise ValueError(
                 f"strength must be from 0 (fixed grid) to 1 (full method), got {self.strength}"
             )
+        if self.box is not None and not _is_box(*self.box):
+            raise ValueError(
+                f"box must be left, top, right, bottom from 0 to 1 and in order, got {self.box}"
+            )
         if self.checkpoint is not None and self.model is None:
             raise ValueError(f"checkpoint {self.checkpoint} needs a model; name it with --model")
+
+
+def _is_box(left: float, top: float, right: float, bottom: float) -> bool:
+    return 0 <= left < right <= 1 and 0 <= top < bottom <= 1
 
 
 def show(

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from dartok.cli.show import ShowConfig
 from dartok.core.partition import default_num_rows, partition
 from dartok.core.regions import Regions
+from dartok.core.steering import Steering, steer_scores
 from dartok.core.tokenizer import Tokenizer
 from dartok.draw import contact_sheet, draw, draw_scores
 from dartok.models.dials import set_strength, tokenizer_of
@@ -43,6 +44,8 @@ class Viewer(NamedTuple):
     std: Sequence[float] = _IMAGENET_STD
     side_px: int | None = None
     """It looks at a copy with the area of a square of this side; None for the image itself."""
+    steering: Steering | None = None
+    """What the user says matters."""
 
 
 def create_viewer(config: ShowConfig) -> Viewer:
@@ -51,7 +54,10 @@ def create_viewer(config: ShowConfig) -> Viewer:
     Raises:
         ValueError: If a name is unknown, or an option does not belong to the model.
     """
-    return _cutter(config) if config.model is None else _model_viewer(config.model, config)
+    viewer = _cutter(config) if config.model is None else _model_viewer(config.model, config)
+    if config.box is None:
+        return viewer
+    return viewer._replace(steering=Steering([torch.tensor([config.box])], config.box_weight))
 
 
 @torch.inference_mode()
@@ -60,7 +66,9 @@ def panels(image: Float[Tensor, "3 H W"], viewer: Viewer) -> Image.Image:
     images = image.unsqueeze(0)
     seen = _seen(images, viewer)
     tokenizer = viewer.tokenizer
-    regions, scores = tokenizer.regions(seen), tokenizer.scorer(seen) ** tokenizer.strength
+    with tokenizer.steered(viewer.steering):
+        regions = tokenizer.regions(seen)
+    scores = steer_scores(tokenizer.scores(seen), viewer.steering)
     images = _shown(images)
     even, even_caption = _even_regions(regions, images)
     pictures = [*draw(images, even), *draw(images, regions), *draw_scores(images, scores)]

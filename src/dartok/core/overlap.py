@@ -8,9 +8,12 @@ from torch import Tensor
 
 from dartok.core.precision import without_autocast
 
-__all__ = ["Measure", "overlap_lengths", "paint_map", "pool_map"]
+__all__ = ["TINY", "Measure", "overlap_lengths", "paint_map", "pool_map"]
 
 Measure = Literal["area", "strip"]
+
+TINY = torch.finfo(torch.float32).tiny
+"""Least total that divides: of float32 also in float64, as exporters write nothing smaller."""
 
 
 def overlap_lengths(
@@ -28,7 +31,7 @@ def overlap_lengths(
                 [0.0000, 0.5000]])
     """
     starts = torch.arange(num_cells, dtype=edges.dtype, device=edges.device) * length
-    return (edges.unsqueeze(-1) - starts).clamp(0, length).diff(dim=-2)
+    return (edges.unsqueeze(-1) - starts).clamp(0.0, length).diff(dim=-2)
 
 
 def paint_map(
@@ -78,11 +81,9 @@ def pool_map(
         num_cells = num_frames * num_rows * width
         overlap = overlap_lengths(strip_edges, num_cells, 1 / width).to(dtype)
         weights = row_shares.sum(-1).to(dtype).flatten(1).repeat_interleave(width, dim=1)
-        tiny = torch.finfo(dtype).tiny
-        means = (overlap @ strip) / (overlap @ weights.unsqueeze(-1)).clamp_min(tiny)
+        means = (overlap @ strip) / (overlap @ weights.unsqueeze(-1)).clamp_min(TINY)
         return means.to(values.dtype)
 
 
 def _normalised(weights: Tensor) -> Tensor:
-    tiny = torch.finfo(weights.dtype).tiny
-    return weights / weights.sum(-1, keepdim=True).clamp_min(tiny)
+    return weights / weights.sum(-1, keepdim=True).clamp_min(TINY)

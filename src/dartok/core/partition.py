@@ -8,9 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from dartok.core.counts import Counts
 from dartok.core.names import one_of
-from dartok.core.overlap import overlap_lengths
+from dartok.core.overlap import TINY, overlap_lengths
 from dartok.core.precision import without_autocast
+from dartok.core.quantiles import cell_of, close_edges, counted_edges, geometry, quantile_edges
 from dartok.core.regions import Regions
 
 __all__ = [
@@ -19,10 +21,8 @@ __all__ = [
     "check_num_rows",
     "default_num_rows",
     "flow_partition",
-    "geometry",
     "grid_partition",
     "partition",
-    "quantile_edges",
     "row_average",
 ]
 
@@ -30,54 +30,6 @@ PartitionName = Literal["flow", "grid", "authors"]
 
 _AUTHORS_EPSILON = 1e-8
 """Added to each slope and to the row total by the authors' code: about 6e-5 px at 448 px."""
-
-
-def geometry(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """`values` in the dtype of geometry: float64, or float32 on a device that has no float64.
-
-    Strip coordinates reach hundreds while regions shrink to thousandths, which float32 cannot
-    resolve; in float64 the cost is negligible and autocast leaves it alone.
-
-    Example:
-        >>> geometry(torch.ones(2, dtype=torch.bfloat16)).dtype
-        torch.float64
-    """
-    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
-
-
-def quantile_edges(
-    density: Float[Tensor, "*batch cells"], num_regions: int
-) -> Float[Tensor, "*batch edges"]:
-    """Edges that cut `[0, cells]` into `num_regions` regions of equal mass.
-
-    The density is constant on each unit cell, so its cumulative mass is piecewise linear and
-    every edge is exact and differentiable: edge k lies where the mass reaches `k / num_regions`
-    of the total. Computed in float32 or wider.
-
-    Source: DART, arXiv:2506.10390, piecewise differentiable quantile. The slope is the difference
-    of two cumulative masses, not the density itself, so that edges never decrease however the
-    sums round; the authors add 1e-8 to it (see `authors_partition`), we do not.
-
-    Args:
-        density: Mass per cell, `> 0`; any total. Not checked: reading values stalls the GPU.
-        num_regions: `>= 1`.
-    Returns:
-        `num_regions + 1` increasing edges in cells, from `0` to `cells`.
-    Raises:
-        ValueError: If `num_regions < 1`.
-    Example:
-        >>> quantile_edges(torch.tensor([1.0, 1.0, 2.0]), 2)
-        tensor([0., 2., 3.])
-    """
-    if num_regions < 1:
-        raise ValueError(f"num_regions must be >= 1, got {num_regions}")
-    mass = density.to(torch.promote_types(density.dtype, torch.float32)).cumsum(-1)
-    levels = torch.arange(1, num_regions, dtype=mass.dtype, device=mass.device) / num_regions
-    target = mass[..., -1:] * levels
-    cell = _cell_of(mass, target)
-    before = F.pad(mass, (1, 0)).gather(-1, cell)
-    inner = cell + (target - before) / (mass.gather(-1, cell) - before)
-    return _close(inner, density.shape[-1])
 
 
 def row_average(
@@ -101,12 +53,18 @@ def row_average(
         tensor([[[[2.]]]])
     """
     weights = overlap_lengths(edges_cells, scores.shape[-2])
-    weights = weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    weights = weights / weights.sum(-1, keepdim=True).clamp_min(TINY)
     with without_autocast(scores):
         return weights @ scores
 
 
-def flow_partition(scores: Float[Tensor, "B *T h w"], *, num_tokens: int, num_rows: int) -> Regions:
+def flow_partition(
+    scores: Float[Tensor, "B *T h w"],
+    *,
+    num_tokens: int,
+    num_rows: int,
+    counts: Counts | None = None,
+) -> Regions:
     """DART-Flow: rows of equal score mass, then regions of equal mass along the whole strip.
 
     Rows are cut per frame from the row sums of the scores; the strip lays the rows of all frames
@@ -120,17 +78,34 @@ def flow_partition(scores: Float[Tensor, "B *T h w"], *, num_tokens: int, num_ro
         scores: Positive score maps `(B, h, w)`, or `(B, T, h, w)` for clips.
         num_tokens: Regions in all, over every frame; `>= 1`.
         num_rows: Rows per frame; from 1 to `num_tokens`.
+        counts: Regions and rows of each image where images differ; `num_tokens` and `num_rows` are
+            then the most that any has, and what an image has not is empty padding. An image's
+            regions are those it has alone.
     Raises:
         ValueError: If a count is out of range or `scores` is not 3- or 4-dimensional.
     Example:
         >>> flow_partition(torch.ones(1, 2, 2), num_tokens=4, num_rows=2).strip_edges
         tensor([[0.0000, 0.5000, 1.0000, 1.5000, 2.0000]], dtype=torch.float64)
     """
+    if counts is not None:
+        return _counted_flow(_as_frames(scores), num_tokens, num_rows, counts)
     frames = _frames(scores, num_tokens, num_rows)
     row_cells = quantile_edges(frames.sum(-1), num_rows)
     strip = row_average(frames, row_cells).flatten(1)
     strip_cells = quantile_edges(strip, num_tokens)
     return Regions(row_cells / frames.shape[-2], strip_cells / frames.shape[-1])
+
+
+def _counted_flow(frames: Tensor, num_tokens: int, num_rows: int, counts: Counts) -> Regions:
+    height, width = frames.shape[-2:]
+    rows = counts.rows.unsqueeze(-1)
+    bottom = torch.full_like(rows, height)
+    row_cells = counted_edges(frames.sum(-1), rows, num_rows, ends=bottom)
+    strip = row_average(frames, row_cells).flatten(1)  # rows of no height have no density
+    before_last_frame = (frames.shape[1] - 1) * num_rows
+    ends = (before_last_frame + counts.rows) * width
+    strip_cells = counted_edges(strip, counts.tokens, num_tokens, ends=ends)
+    return Regions(row_cells / height, strip_cells / width, counts.tokens)
 
 
 def grid_partition(scores: Float[Tensor, "B *T h w"], *, num_tokens: int, num_rows: int) -> Regions:
@@ -207,16 +182,22 @@ def partition(
     num_tokens: int,
     num_rows: int,
     kind: PartitionName = "flow",
+    counts: Counts | None = None,
 ) -> Regions:
     """The partition named `kind`: see `flow_partition`, `grid_partition`, `authors_partition`.
 
     Raises:
-        ValueError: If `kind` is unknown, or as the partition it names.
+        ValueError: If `kind` is unknown, or cannot give each image a count of its own, or as the
+            partition it names.
     Example:
         >>> partition(torch.ones(1, 4, 4), num_tokens=4, num_rows=2, kind="grid").num_rows
         2
     """
     one_of("partition", kind, PartitionName)
+    if counts is not None:
+        if kind != "flow":
+            raise ValueError(f"a count for each image needs partition='flow', got {kind!r}")
+        return flow_partition(scores, num_tokens=num_tokens, num_rows=num_rows, counts=counts)
     return _PARTITIONS[kind](scores, num_tokens=num_tokens, num_rows=num_rows)
 
 
@@ -267,29 +248,24 @@ def check_num_rows(
 
 
 def _frames(scores: Tensor, num_tokens: int, num_rows: int) -> Tensor:
-    if scores.ndim not in (3, 4):
-        raise ValueError(f"scores must be (B, h, w) or (B, T, h, w), got {tuple(scores.shape)}")
+    frames = _as_frames(scores)
     if num_tokens < 1:
         raise ValueError(f"num_tokens must be >= 1, got {num_tokens}")
     check_num_rows(num_rows, num_tokens, "flow")
+    return frames
+
+
+def _as_frames(scores: Tensor) -> Tensor:
+    if scores.ndim not in (3, 4):
+        raise ValueError(f"scores must be (B, h, w) or (B, T, h, w), got {tuple(scores.shape)}")
     return geometry(scores if scores.ndim == 4 else scores.unsqueeze(1))
-
-
-def _cell_of(mass: Tensor, target: Tensor) -> Tensor:
-    """First cell whose cumulative mass reaches the target: piecewise constant, so no gradient."""
-    cell = torch.searchsorted(mass.detach().contiguous(), target.detach().contiguous())
-    return cell.clamp(max=mass.shape[-1] - 1)  # NaN scores must not index out of range
-
-
-def _close(inner_edges: Tensor, end: int) -> Tensor:
-    return F.pad(F.pad(inner_edges, (1, 0)), (0, 1), value=float(end))
 
 
 def _authors_quantile_edges(pdf: Tensor, num_regions: int) -> Tensor:
     mass = pdf.cumsum(-1)
     levels = torch.arange(1, num_regions, dtype=pdf.dtype, device=pdf.device) / num_regions
     target = levels.expand(*pdf.shape[:-1], -1)
-    cell = _cell_of(mass, target)
+    cell = cell_of(mass, target)
     before = F.pad(mass, (1, 0)).gather(-1, cell)
     inner = cell + (target - before) / (pdf.gather(-1, cell) + _AUTHORS_EPSILON)
-    return _close(inner, pdf.shape[-1])
+    return close_edges(inner, pdf.shape[-1])

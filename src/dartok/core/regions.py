@@ -8,7 +8,7 @@ all frames end to end: `s = t * R + r + x` is frame t, row r, x across the image
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dartok.core.names import one_of
@@ -51,6 +51,9 @@ class Regions(NamedTuple):
     """R + 1 increasing row edges per frame, in [0, 1] of the image height."""
     strip_edges: Float[Tensor, "B strip_edges"]
     """N + 1 increasing region edges in strip coordinates, from 0 to T * R."""
+    counts: Int[Tensor, "#B"] | None = None
+    """Regions of each image where images differ, at most N: those beyond are empty padding at the
+    end of the strip, in rows of no height. None where every image has N."""
 
     @property
     def num_frames(self) -> int:
@@ -66,6 +69,30 @@ class Regions(NamedTuple):
     def num_tokens(self) -> int:
         """N, regions per image or clip."""
         return tokens_of(self)
+
+    def select(self, images: Int[Tensor, "b"] | slice) -> "Regions":
+        """The regions of some images of the batch.
+
+        Example:
+            >>> regions = Regions(torch.rand(5, 1, 3), torch.rand(5, 8))
+            >>> regions.select(slice(1, 3)).strip_edges.shape
+            torch.Size([2, 8])
+        """
+        counts = None if self.counts is None else self.counts[images]
+        return Regions(self.row_edges[images], self.strip_edges[images], counts)
+
+    def is_region(self) -> Bool[Tensor, "B N"]:
+        """Whether an entry is a region, and not padding; all are where `counts` is None.
+
+        Example:
+            >>> edges = torch.tensor([[0.0, 0.5, 1.0, 1.0]])
+            >>> Regions(torch.tensor([[[0.0, 1.0]]]), edges, torch.tensor([2])).is_region()
+            tensor([[ True,  True, False]])
+        """
+        index = torch.arange(tokens_of(self), device=self.strip_edges.device)
+        if self.counts is None:
+            return (index >= 0).expand(self.strip_edges.shape[0], -1)
+        return (index < self.counts[:, None]).expand(self.strip_edges.shape[0], -1)
 
     def areas(self) -> Float[Tensor, "B N"]:
         """Area of each region as a fraction of the image (of the clip: of all its frames).

@@ -1,24 +1,28 @@
 """`Tokenizer`: the method as a module. It receives its parts and only wires them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dartok.core.budget import AutoBudget
+from dartok.core.counts import Counts, rows_for
 from dartok.core.names import one_of, whole_number
 from dartok.core.overlap import Measure
-from dartok.core.partition import (
-    PartitionName,
-    check_num_rows,
-    default_num_rows,
-    geometry,
-    partition,
-)
+from dartok.core.partition import PartitionName, check_num_rows, default_num_rows, partition
+from dartok.core.quantiles import geometry
 from dartok.core.regions import Regions
-from dartok.core.sampling import SamplingName, sample_regions
+from dartok.core.sampling import BilinearName, SamplingName, sample_regions
+from dartok.core.steering import Steering, steer_scores
 
-__all__ = ["Tokenizer", "Tokens", "check_images"]
+__all__ = ["Tokenizer", "Tokens", "check_images", "readable"]
+
+
+_TALLEST_ASPECT = 4
+"""Height over width up to which an exported graph of any size has as many rows as it should."""
 
 
 class Tokens(NamedTuple):
@@ -88,6 +92,9 @@ class Tokenizer(nn.Module):
         self.partition: PartitionName = one_of("partition", partition, PartitionName)
         self.sampling: SamplingName = one_of("sampling", sampling, SamplingName)
         self.oversample = whole_number("oversample", oversample)
+        self.bilinear: BilinearName = "grid_sample"
+        self._steering: Steering | None = None
+        self._known: Regions | None = None
         self.set_num_tokens(num_tokens, num_rows)
         self.register_buffer("strength", torch.tensor(1.0))
         self.set_strength(strength)
@@ -109,6 +116,24 @@ class Tokenizer(nn.Module):
             check_num_rows(num_rows, num_tokens, self.partition)
             num_rows = whole_number("num_rows", num_rows)
         self.num_tokens, self.num_rows = num_tokens, num_rows
+        self.budget: AutoBudget | None = None
+
+    def set_budget(self, budget: AutoBudget, num_rows: int | None = None) -> None:
+        """Give each image a count of its own, from the mass of its scores.
+
+        `num_tokens` becomes the budget's mean; tokens are padded to its `most`, and
+        `Regions.counts` says how many each image has.
+
+        Raises:
+            ValueError: If the partition is not "flow": a lattice cannot hold every count.
+        """
+        if self.partition != "flow":
+            raise ValueError(
+                f"num_tokens='auto' needs partition='flow', got {self.partition!r}; "
+                "give a number of tokens"
+            )
+        self.set_num_tokens(budget.mean, num_rows)
+        self.budget = budget.to(self.strength.device).train(self.training)
 
     def set_strength(self, strength: float) -> None:
         """Set how far the regions leave the fixed grid: 0 not at all, 1 the full method.
@@ -123,16 +148,99 @@ class Tokenizer(nn.Module):
     def regions(self, images: Tensor) -> Regions:
         """The regions of a batch of images, without sampling or projecting them."""
         check_images(images, self.proj.in_channels, self.patch_size)
-        height, width = images.shape[-2:]
-        num_rows = self.num_rows or default_num_rows(
-            self.num_tokens,
-            int(height) * self.patch_size[1],  # rows and columns are counted in patches
-            int(width) * self.patch_size[0],
+        if self._known is not None:
+            return self._known
+        scores = self.scores(images)
+        if self.budget is None and not (self.partition == "flow" and _is_any_size(images)):
+            return self.cut(scores, (images.shape[-2], images.shape[-1]))
+        return self._cut_each(scores, images)
+
+    def scores(self, images: Tensor) -> Float[Tensor, "B h w"]:
+        """The scores of images as they are cut, raised to the strength."""
+        scores = geometry(_checked_scores(self.scorer(images), images))
+        return scores ** geometry(self.strength)
+
+    @contextmanager
+    def steered(self, steering: Steering | None) -> Iterator[None]:
+        """Steer the regions of the images that come meanwhile; None leaves them as they are."""
+        before = self._steering
+        self._steering = before if steering is None else steering
+        try:
+            yield
+        finally:
+            self._steering = before
+
+    @contextmanager
+    def knowing(self, regions: Regions) -> Iterator[None]:
+        """Meanwhile `regions` gives these, whatever the images: they are known already."""
+        before, self._known = self._known, regions
+        try:
+            yield
+        finally:
+            self._known = before
+
+    def cut(self, scores: Float[Tensor, "B h w"], size_px: tuple[int, int]) -> Regions:
+        """`num_tokens` regions of score maps, strength included, for images of `size_px`."""
+        num_rows = self.num_rows or self._default_num_rows(self.num_tokens, size_px)
+        return partition(
+            steer_scores(scores, self._steering),
+            num_tokens=self.num_tokens,
+            num_rows=num_rows,
             kind=self.partition,
         )
-        scores = geometry(_checked_scores(self.scorer(images), images))
-        scores = scores ** geometry(self.strength)
-        return partition(scores, num_tokens=self.num_tokens, num_rows=num_rows, kind=self.partition)
+
+    def _default_num_rows(self, num_tokens: int, size_px: tuple[int, int]) -> int:
+        height, width = self.patch_size  # rows and columns are counted in patches
+        return default_num_rows(
+            num_tokens, int(size_px[0]) * width, int(size_px[1]) * height, kind=self.partition
+        )
+
+    def _cut_each(self, scores: Tensor, images: Tensor) -> Regions:
+        """Regions where counts or rows are known on the device only."""
+        if self.budget is None:
+            tokens = scores.new_full((1,), self.num_tokens, dtype=torch.long)
+            regions = self.cut_to(tokens, scores, images, num_tokens=self.num_tokens)
+            return regions._replace(counts=None)
+        tokens = self.budget(scores.mean((1, 2)))
+        return self.cut_to(tokens, scores, images, num_tokens=self.budget.most)
+
+    def cut_to(
+        self,
+        tokens: Int[Tensor, "#B"],
+        scores: Float[Tensor, "B h w"],
+        images: Float[Tensor, "B C H W"],
+        *,
+        num_tokens: int,
+        most: int | None = None,
+    ) -> Regions:
+        """Regions of each image's own number, known on the device only, in `num_tokens` places.
+
+        Args:
+            tokens: Regions of each image, or of all of them.
+            scores: As `scores` gives them.
+            images: Only their size matters.
+            num_tokens: The most that `tokens` holds.
+            most: The same, where `num_tokens` is open in a graph: there is room for its rows.
+        """
+        rows, room = self._rows_of_each(tokens, most or num_tokens, images)
+        return partition(
+            steer_scores(scores, self._steering),
+            num_tokens=num_tokens,
+            num_rows=room,
+            counts=Counts(tokens, rows),
+        )
+
+    def _rows_of_each(self, tokens: Tensor, most: int, images: Tensor) -> tuple[Tensor, int]:
+        if self.num_rows is not None:
+            return tokens.clamp(max=self.num_rows), self.num_rows
+        height, width = self.patch_size
+        if _is_any_size(images):
+            room = min(most, round((most * _TALLEST_ASPECT) ** 0.5))
+            aspect = _lengths(images, -2) * width / (_lengths(images, -1) * height)
+            return rows_for(tokens, aspect, most=room), room
+        down, across = images.shape[-2] * width, images.shape[-1] * height
+        room = self._default_num_rows(most, (images.shape[-2], images.shape[-1]))
+        return rows_for(tokens, down / across, most=room), room
 
     def embed(self, images: Tensor, regions: Regions) -> Float[Tensor, "B N D"]:
         """Tokens of given regions: resampled, projected, positions added."""
@@ -142,6 +250,7 @@ class Tokenizer(nn.Module):
             self.patch_size,
             sampling=self.sampling,
             oversample=self.oversample,
+            bilinear=self.bilinear,
         )
         # A pointwise convolution over tokens, not `proj` itself: the gradient of a strided one with
         # respect to its input, which the scorer learns from, is 4 to 14 times as slow on the CPU;
@@ -152,10 +261,12 @@ class Tokenizer(nn.Module):
         weight = self.proj.weight.transpose(-1, -2).flatten(1)[:, :, None, None]
         projected = nn.functional.conv2d(pixels, weight, self.proj.bias)
         tokens = self.norm(projected.flatten(2).transpose(1, 2))
-        if self.pos_embed is None:
+        if self.pos_embed is not None:
+            measure: Measure = "strip" if self.partition == "authors" else "area"
+            tokens = tokens + regions.to_tokens(self.pos_embed, measure=measure).to(tokens.dtype)
+        if regions.counts is None:
             return tokens
-        measure: Measure = "strip" if self.partition == "authors" else "area"
-        return tokens + regions.to_tokens(self.pos_embed, measure=measure).to(tokens.dtype)
+        return tokens.masked_fill(~regions.is_region().unsqueeze(-1), 0)
 
     def forward(self, images: Tensor) -> Tokens:
         """Tokens and regions of images `(B, C, H, W)`, normalised as the host expects."""
@@ -200,11 +311,23 @@ def check_images(images: Tensor, num_channels: int, patch_size: tuple[int, int])
             f"images must be at least one patch ({patch_size[0]} x {patch_size[1]} px) in size, "
             f"got {images.shape[2]} x {images.shape[3]} px; enlarge them"
         )
-    if _readable(images) and not images.detach().sum(dtype=torch.float32).isfinite():
+    if readable(images) and not images.detach().sum(dtype=torch.float32).isfinite():
         raise ValueError("images must be finite, got NaN or infinite pixels; clean the input")
 
 
-def _readable(values: Tensor) -> bool:
+def _is_any_size(images: Tensor) -> bool:
+    """Whether a graph is being exported in which height or width is still open."""
+    sides = images.shape[-2:]
+    return torch.compiler.is_exporting() and any(isinstance(side, torch.SymInt) for side in sides)
+
+
+def _lengths(images: Tensor, dim: int) -> Float[Tensor, ""]:
+    """A side in pixels as a value of the graph, which every exporter understands."""
+    line = images[0, 0, :, 0] if dim == -2 else images[0, 0, 0, :]
+    return geometry(torch.ones_like(line)).sum()
+
+
+def readable(values: Tensor) -> bool:
     """Whether reading a value is cheap: on the CPU, outside a compiler's tracing."""
     return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
@@ -216,7 +339,7 @@ def _checked_scores(scores: Tensor, images: Tensor) -> Tensor:
             f"scorer must give scores (B, h, w) with B = {images.shape[0]}, "
             f"got {tuple(scores.shape)}"
         )
-    if _readable(scores):
+    if readable(scores):
         low, high = scores.detach().aminmax()
         if not (low > 0 and high < torch.inf):
             raise ValueError(

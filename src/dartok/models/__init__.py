@@ -6,27 +6,39 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dartok.models.adaptation import adapt
     from dartok.models.checkpoints import convert_checkpoint
-    from dartok.models.dials import regions, set_num_tokens, set_strength
+    from dartok.models.dials import regions, set_num_tokens, set_strength, steer
+    from dartok.models.preprocessing import transform
     from dartok.models.registry import create_model, list_models
+    from dartok.models.sharing import from_pretrained, push_to_hub, save_pretrained
 
 __all__ = [
     "adapt",
     "convert_checkpoint",
     "create_model",
+    "from_pretrained",
     "list_models",
+    "push_to_hub",
     "regions",
+    "save_pretrained",
     "set_num_tokens",
     "set_strength",
+    "steer",
+    "transform",
 ]
 
 _HOMES = {
     "adapt": "adaptation",
     "convert_checkpoint": "checkpoints",
     "create_model": "registry",
+    "from_pretrained": "sharing",
     "list_models": "registry",
+    "push_to_hub": "sharing",
     "regions": "dials",
+    "save_pretrained": "sharing",
     "set_num_tokens": "dials",
     "set_strength": "dials",
+    "steer": "dials",
+    "transform": "preprocessing",
 }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dartok.core.partition import PartitionName
 from dartok.core.precision import without_autocast
@@ -14,16 +14,19 @@ from dartok.core.sampling import SamplingName
 from dartok.core.tokenizer import Tokenizer
 from dartok.models.dials import tokenizer_of
 from dartok.models.families import Family, Parts, family_of
+from dartok.models.families.wrappers import around, encoder_in
 from dartok.models.patch_embed import RegionPatchEmbed
+from dartok.models.preprocessing import note_pixels
 from dartok.scorers.tokenizer import as_scorer
 
-__all__ = ["adapt"]
+__all__ = ["adapt", "carry_over", "in_eval_mode"]
 
 _LARGEST_DIFFERENCE = {torch.float64: 1e-5, torch.float32: 1e-5}
 """Relative, between host and adapted model at the start; half precision rounds far above it."""
 
 _LARGEST_DIFFERENCE_HALF = 5e-2
 
+_GRAIN_PX = 4
 
 Host = TypeVar("Host", bound=nn.Module)
 
@@ -42,18 +45,23 @@ def adapt(
 ) -> Host:
     """An encoder whose patches are regions: any image size, any number of tokens.
 
-    The result is a new model of the host's class that shares the host's blocks and head; the host
-    itself is left as it was (`copy.deepcopy` it first to train both). At strength 0, the host's own
-    image size and number of tokens, the result is the same function; this is checked here on a
-    random picture, and a host that cannot be carried over is refused by name. Raise the strength
-    with `dartok.set_strength`: in steps while fine-tuning a pretrained host, or to 1 at once when
+    The result is a new model of the host's class that shares the host's parameters; the host itself
+    is left as it was (`copy.deepcopy` it first to train both). At strength 0, the host's own image
+    size and number of tokens, the result is the same function; this is checked here on a random
+    picture, and a host that cannot be carried over is refused by name. Raise the strength with
+    `dartok.set_strength`: in steps while fine-tuning a pretrained host, or to 1 at once when
     training from scratch.
 
-    Class token, registers, `no_embed_class`, LayerScale, distilled DeiT and every pooling of timm's
-    `VisionTransformer` are carried over.
+    Class token, registers, LayerScale, rotary positions, distilled DeiT and every pooling of timm's
+    vision transformers are carried over, and the like in the encoders of other libraries.
+
+    A host may also hold its encoder, as a classifier of transformers, a CLIP or a vision-language
+    model does, or a model of your own: then only the encoder changes, and it alone is compared.
+    What reads its tokens must take any number of them, in the order of reading; a language model
+    needs a placeholder in its prompt for each.
 
     Args:
-        host: A `VisionTransformer` or `VisionTransformerDistilled` of timm.
+        host: A vision transformer of timm, transformers or torchvision, or what holds one.
         num_tokens: Regions per image; None for the host's own count.
         num_rows: Rows of regions; None for about square regions.
         scorer: A name that `dartok.scorers.create_scorer` knows, or a module that maps images to
@@ -64,23 +72,66 @@ def adapt(
         oversample: Samples averaged per patch pixel and axis.
         strength: From 0, the fixed grid, to 1, the full method.
     Returns:
-        The adapted model, with timm's methods, in the host's mode, dtype and device.
+        The adapted model, with the host's methods, in the host's mode, dtype and device.
     Raises:
         ValueError: If the host cannot be carried over, or an option is out of range.
     Example:
         >>> import timm
         >>> host = timm.create_model("vit_tiny_patch16_224")
         >>> model = adapt(host, num_tokens=50)
-        >>> model(torch.rand(1, 3, 96, 160)).shape
+        >>> model(torch.randn(1, 3, 96, 160)).shape
         torch.Size([1, 1000])
     """
     _check_host(host)
-    family = family_of(host)
-    parts = family.take_apart(host)
+    place = encoder_in(host)
+    encoder = host.get_submodule(place)
+    family = family_of(encoder)
+    parts = family.take_apart(encoder)
+    model = carry_over(
+        encoder,
+        parts,
+        scorer=as_scorer(scorer, scorer_weights, parts.proj.in_channels),
+        num_tokens=num_tokens,
+        num_rows=num_rows,
+        partition=partition,
+        sampling=sampling,
+        oversample=oversample,
+        strength=strength,
+    )
+    note_pixels(model)
+    _check_same_function(family, encoder, model, parts)
+    return around(host, place, model)
+
+
+def carry_over(
+    encoder: Host,
+    parts: Parts,
+    *,
+    scorer: nn.Module,
+    num_tokens: int | None,
+    num_rows: int | None,
+    partition: PartitionName,
+    sampling: SamplingName,
+    oversample: int,
+    strength: float,
+) -> Host:
+    """An encoder that a family knows, on regions; not compared with it, unlike `adapt`.
+
+    Args:
+        encoder: The host, or the part of it that sees the picture; left as it was.
+        parts: What its family takes it apart into.
+        scorer: Moved to the encoder's device and dtype.
+        num_tokens: As of `adapt`, like the following.
+        num_rows: Rows of regions.
+        partition: "flow" or "grid".
+        sampling: "centred" or "corner".
+        oversample: Samples averaged per patch pixel and axis.
+        strength: From 0 to 1.
+    """
     weight = parts.proj.weight
     embed = RegionPatchEmbed(
         img_size=parts.image_px,
-        scorer=as_scorer(scorer, scorer_weights, parts.proj.in_channels).to(weight),
+        scorer=scorer.to(weight),
         proj=parts.proj,
         norm=parts.norm,
         positions=parts.positions,
@@ -91,9 +142,9 @@ def adapt(
         oversample=oversample,
         strength=strength,
     )
-    model = family.put_together(host, embed.to(weight.device).train(host.training))
-    assert isinstance(model, type(host))
-    _check_same_function(family, host, model, parts)
+    embed.to(weight.device).train(encoder.training)
+    model = family_of(encoder).put_together(encoder, embed)
+    assert isinstance(model, type(encoder))
     return model
 
 
@@ -108,13 +159,11 @@ def _check_host(host: nn.Module) -> None:
 @torch.no_grad()
 def _check_same_function(family: Family, host: nn.Module, model: nn.Module, parts: Parts) -> None:
     weight = parts.proj.weight
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, parts.proj.in_channels, *parts.image_px)
-    images = torch.randn(shape, generator=generator, device="cpu").to(weight)
+    images = _noise((parts.proj.in_channels, *parts.image_px)).to(weight)
     # On a GPU the host's convolution would round to TF32, and our matrix product would not.
     exact = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
     neutral = _neutral(tokenizer_of(model), parts.num_patches)
-    with exact, without_autocast(weight), _in_eval_mode(host, model), neutral:
+    with exact, without_autocast(weight), in_eval_mode(host, model), neutral:
         expected, actual = family.features(host, images), family.features(model, images)
     difference = float((actual - expected).norm() / expected.norm())
     largest = _LARGEST_DIFFERENCE.get(weight.dtype, _LARGEST_DIFFERENCE_HALF)
@@ -125,8 +174,20 @@ def _check_same_function(family: Family, host: nn.Module, model: nn.Module, part
         )
 
 
+def _noise(shape: tuple[int, int, int]) -> Tensor:
+    """Noise of a grain of 4 px: white noise would measure how well float32 places a sample.
+
+    That is to 1e-5 px in pictures of 500 px, which is 2e-5 of the difference of two pixels.
+    """
+    generator = torch.Generator().manual_seed(0)
+    grains = (-(-shape[1] // _GRAIN_PX), -(-shape[2] // _GRAIN_PX))
+    noise = torch.randn((1, shape[0], *grains), generator=generator, device="cpu")
+    return nn.functional.interpolate(noise, shape[1:], mode="bilinear")
+
+
 @contextmanager
-def _in_eval_mode(*models: nn.Module) -> Iterator[None]:
+def in_eval_mode(*models: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; then each module is in the mode that it was in."""
     modes = {module: module.training for model in models for module in model.modules()}
     try:
         for model in models:

@@ -1,11 +1,18 @@
 """What can be turned on a model at any time: its budget and strength; and what it looks at."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
 from torch import Tensor, nn
 
+from dartok.core.budget import AutoBudget
+from dartok.core.names import one_of
 from dartok.core.regions import Regions
+from dartok.core.steering import Priority, Steering
 from dartok.core.tokenizer import Tokenizer
 
-__all__ = ["regions", "set_num_tokens", "set_strength", "tokenizer_of"]
+__all__ = ["regions", "set_num_tokens", "set_strength", "steer", "tokenizer_of"]
 
 
 def tokenizer_of(model: nn.Module) -> Tokenizer:
@@ -22,23 +29,90 @@ def tokenizer_of(model: nn.Module) -> Tokenizer:
     )
 
 
-def set_num_tokens(model: nn.Module, num_tokens: int, *, num_rows: int | None = None) -> None:
+def set_num_tokens(
+    model: nn.Module,
+    num_tokens: int | Literal["auto"],
+    *,
+    num_rows: int | None = None,
+    mean: int | None = None,
+    least: int | None = None,
+    most: int | None = None,
+) -> None:
     """Change the number of tokens per image, from the next call on.
+
+    "auto" gives each image its own number, from the mass of its scores (`AutoBudget` says how),
+    `mean` on average. How much mass a token is worth is learnt while training, or set by
+    `dartok.calibrate_num_tokens` on some pictures.
 
     Args:
         model: An adapted model or a tokenizer.
-        num_tokens: `>= 1`.
+        num_tokens: `>= 1`, or "auto".
         num_rows: Rows of regions, from 1 to `num_tokens`; None for about square regions.
+        mean: For "auto": tokens per image on average; None for as many as so far.
+        least: For "auto": the fewest of an image; None for a quarter of the mean.
+        most: For "auto": the most of an image; None for twice the mean.
     Raises:
-        ValueError: If a count is out of range or the model has no tokenizer.
+        ValueError: If a count is out of range, the model has no tokenizer, or it cannot give each
+            image a count of its own.
     Example:
         >>> from dartok.scorers import RegionTokenizer
         >>> tokenizer = RegionTokenizer(embed_dim=8, num_tokens=196)
         >>> set_num_tokens(tokenizer, 121)
         >>> tokenizer.num_tokens
         121
+        >>> set_num_tokens(tokenizer, "auto", least=50)
+        >>> tokenizer.budget
+        AutoBudget(mean=121, least=50, most=242, step=15)
     """
-    tokenizer_of(model).set_num_tokens(num_tokens, num_rows)
+    tokenizer = tokenizer_of(model)
+    if isinstance(num_tokens, str):
+        one_of("num_tokens", num_tokens, Literal["auto"])
+        budget = AutoBudget(mean or tokenizer.num_tokens, least=least, most=most)
+        _check_host_can_budget(model)
+        tokenizer.set_budget(budget, num_rows)
+        return
+    if mean or least or most:
+        raise ValueError(f"mean, least and most need num_tokens='auto', got {num_tokens}")
+    tokenizer.set_num_tokens(num_tokens, num_rows)
+
+
+def _check_host_can_budget(model: nn.Module) -> None:
+    """Refuse a model whose blocks would look at the padding."""
+    can = isinstance(model, Tokenizer) or getattr(model, "takes_budgets", False)
+    if not can:
+        raise ValueError(
+            f"num_tokens='auto' cannot be used in {type(model).__name__}: its attention takes no "
+            "mask of ours; give a number of tokens"
+        )
+
+
+@contextmanager
+def steer(model: nn.Module, priority: Priority, *, weight: float = 2.0) -> Iterator[None]:
+    """Direct tokens to what is important, in the calls made meanwhile: no training is needed.
+
+    `log score + weight * priority`, so a place of priority 1 gets about `exp(weight)` times as many
+    tokens as without, as far as they reach; the number of tokens stays. Weight 0 changes nothing,
+    to the last bit.
+
+    Args:
+        model: An adapted model or a tokenizer.
+        priority: A map `(B, h, w)` or, for each image, boxes `(M, 4)` or points `(M, 2)` in [0, 1]:
+            see `dartok.core.steering.priority_map`.
+        weight: Any finite number; negative pushes tokens away.
+    Raises:
+        ValueError: If the model has no tokenizer; in the calls, if the priority does not fit.
+    Example:
+        >>> import torch
+        >>> from dartok.scorers import RegionTokenizer
+        >>> tokenizer = RegionTokenizer(embed_dim=8, num_tokens=16, scorer="uniform")
+        >>> images, box = torch.rand(1, 3, 64, 64), torch.tensor([[0.0, 0.0, 0.5, 0.5]])
+        >>> with steer(tokenizer, [box], weight=2.0):
+        ...     smallest = regions(tokenizer, images).areas().min()
+        >>> bool(smallest < 1 / 32)
+        True
+    """
+    with tokenizer_of(model).steered(Steering(priority, weight)):
+        yield
 
 
 def set_strength(model: nn.Module, strength: float) -> None:

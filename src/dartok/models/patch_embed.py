@@ -2,16 +2,22 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from dartok.core.regions import Regions
 from dartok.core.tokenizer import Tokenizer
+from dartok.models.pixel_range import PixelRange
 
 __all__ = ["RegionPatchEmbed"]
 
 
 class RegionPatchEmbed(Tokenizer):
     """A `Tokenizer` that returns the tokens alone, as timm's models expect of `patch_embed`.
+
+    `pixel_range` is what its pixels lie between once they are normalised; None where that is not
+    known.
 
     Example:
         >>> from torch import nn, rand
@@ -26,6 +32,14 @@ class RegionPatchEmbed(Tokenizer):
     def __init__(self, *, img_size: tuple[int, int], **parts: Any) -> None:
         super().__init__(**parts)  # Tokenizer refuses names it does not know
         self.img_size = img_size
+        self.pixel_range: PixelRange | None = None
+
+    def regions(self, images: Float[Tensor, "B C H W"]) -> Regions:
+        """The regions of a batch of images; says once if these were not normalised."""
+        found = super().regions(images)
+        if self.pixel_range is not None:
+            self.pixel_range.say_if_raw(images)
+        return found
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -36,6 +50,16 @@ class RegionPatchEmbed(Tokenizer):
     def num_patches(self) -> int:
         """Tokens per image, under timm's name."""
         return self.num_tokens
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the tokens, outside autocast."""
+        return self.proj.weight.dtype
+
+    @property
+    def projection(self) -> nn.Conv2d:
+        """The patch projection, under the name by which models of transformers read its dtype."""
+        return self.proj
 
     def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
         """Pixels per cell of the feature maps that `forward_intermediates` paints."""

@@ -46,9 +46,9 @@ def create_model(
 ) -> "RegionHost":
     """One of the authors' models, or a saved one; in eval mode when weights are loaded.
 
-    "local-dir:FOLDER" is what `dartok train` keeps in `best/`, "hf-hub:NAME" the same on the hub,
-    from where it is downloaded; of the options they take `num_tokens`, `num_rows` and
-    `num_classes`. Of the authors' models:
+    "local-dir:FOLDER" is what `dartok train` keeps in `best/` and `dartok.save_pretrained` writes,
+    "hf-hub:NAME" the same on the hub (see `dartok.from_pretrained`); of the options they take
+    `num_tokens`, `num_rows` and `num_classes`. Of the authors' models:
 
     They run in the authors' mode, since only that gives their numbers: scores standardised over the
     batch, corner sampling, the score net at the image's full size. Images of 448 px, ImageNet mean
@@ -80,9 +80,14 @@ def create_model(
                 f"a saved model such as {name!r} takes num_tokens, num_rows and num_classes only; "
                 "drop the other options"
             )
-        return _saved_model(name, num_tokens, num_rows, num_classes)
+        from dartok.models.sharing import from_pretrained
+
+        return from_pretrained(
+            name, num_tokens=num_tokens, num_rows=num_rows, num_classes=num_classes
+        )
     preset = _preset_of(name)
     from dartok.models.darvit import build_darvit
+    from dartok.models.preprocessing import note_pixels
 
     model = build_darvit(
         preset,
@@ -96,6 +101,7 @@ def create_model(
         drop_path_rate=drop_path_rate,
     )
     model.pretrained_cfg = model.default_cfg = _timm_config(name)
+    note_pixels(model)
     _say_what_to_know(name, random_scorer=checkpoint is None and scorer_weights is None)
     if checkpoint is not None:
         from dartok.models.checkpoints import load_checkpoint
@@ -116,29 +122,6 @@ def register_with_timm() -> None:
         register_model(_adapted_entrypoint())
     ours = {*DARVIT_PRESETS, ADAPTED}
     __all__[:] = [name for name in __all__ if name not in ours]  # timm appends them
-
-
-def _saved_model(
-    name: str, num_tokens: int | None, num_rows: int | None, num_classes: int | None
-) -> Any:
-    """A model with its weights, from a folder or the hub, in timm's layout."""
-    import timm
-    from safetensors import SafetensorError
-
-    from dartok.models.dials import set_num_tokens
-
-    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    try:
-        model: Any = timm.create_model(name, pretrained=True, **options).eval()
-    except (OSError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{name!r} cannot be loaded ({reason}); it must hold config.json and "
-            "model.safetensors, such as best/ of a run"
-        ) from error
-    if num_tokens is not None or num_rows is not None:
-        set_num_tokens(model, num_tokens or model.patch_embed.num_tokens, num_rows=num_rows)
-    return model
 
 
 def _preset_of(name: str) -> DarvitPreset:
@@ -199,13 +182,34 @@ def _entrypoint(name: str) -> Callable[..., Any]:
         random_scorer = not pretrained and options.get("scorer_weights") is None
         _say_what_to_know(name, random_scorer=random_scorer)
         build = _Builder(name)
-        feature_cfg = {"out_indices": options.pop("out_indices", 3), "feature_cls": "getter"}
-        return build_model_with_cfg(build, name, pretrained, feature_cfg=feature_cfg, **options)
+        model = build_model_with_cfg(
+            build, name, pretrained, feature_cfg=_feature_config(options), **options
+        )
+        return _settled(model, given, options)
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = f"{DARVIT_PRESETS[name].summary}; see `dartok.create_model`."
     create.__module__ = __name__
     return create
+
+
+def _feature_config(options: dict[str, Any]) -> dict[str, Any]:
+    """How timm makes a feature extractor of our models: by their `forward_intermediates`."""
+    return {"out_indices": options.pop("out_indices", 3), "feature_cls": "getter"}
+
+
+def _settled(model: Any, given: Any, options: dict[str, Any]) -> Any:
+    """Tell the tokenizer what the model was saved for: the range of its pixels, and their size."""
+    from dartok.models.dials import tokenizer_of
+    from dartok.models.patch_embed import RegionPatchEmbed
+    from dartok.models.preprocessing import note_pixels
+
+    note_pixels(model)
+    if _has_weights(given) and options.get("img_size") is None:
+        embed = tokenizer_of(model)
+        assert isinstance(embed, RegionPatchEmbed)
+        embed.set_input_size(tuple(model.pretrained_cfg["input_size"][1:]))
+    return model
 
 
 def _has_weights(given: Any) -> bool:
@@ -222,13 +226,19 @@ def _adapted_entrypoint() -> Callable[..., Any]:
         from timm.models._pretrained import PretrainedCfg
 
         from dartok.models.hosts import adapted_host, host_config
+        from dartok.scorers.build import say_if_random
 
         given = options.pop("pretrained_cfg", None)
         if pretrained and not _has_weights(given):
             raise ValueError(f"{ADAPTED} has no weights of its own; use host_pretrained=True")
         host = options.get("host", "vit_tiny_patch16_224")
         options["pretrained_cfg"] = given or PretrainedCfg(**host_config(host))
-        return build_model_with_cfg(adapted_host, ADAPTED, pretrained, **options)
+        if not pretrained:
+            say_if_random(options.get("scorer", "conv"), options.get("scorer_weights"))
+        model = build_model_with_cfg(
+            adapted_host, ADAPTED, pretrained, feature_cfg=_feature_config(options), **options
+        )
+        return _settled(model, given, options)
 
     dart_vit.__module__ = __name__
     dart_vit.__doc__ = "A timm ViT with regions; see `dartok.adapt`."

@@ -8,9 +8,16 @@ from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
-from dartok.core.regions import Regions
+from dartok.models.budgeted import Budgeted, with_padding
+from dartok.models.intermediates import (
+    as_dict,
+    as_tuple,
+    check_output_fmt,
+    painted,
+    split_prefix,
+)
 from dartok.models.patch_embed import RegionPatchEmbed
 
 __all__ = ["HOST_CLASSES", "RegionHost", "RegionViT", "RegionViTDistilled"]
@@ -18,7 +25,7 @@ __all__ = ["HOST_CLASSES", "RegionHost", "RegionViT", "RegionViTDistilled"]
 _PREFIX_NAMES = ("cls_token", "dist_token", "reg_token")
 
 
-class RegionHost(VisionTransformer):
+class RegionHost(Budgeted, VisionTransformer):
     """What regions change in a host: where positions come from, and maps of features.
 
     `patch_embed` is a `RegionPatchEmbed`, which adds the positions; `pos_embed` is None, and the
@@ -33,6 +40,26 @@ class RegionHost(VisionTransformer):
         prefix = [getattr(self, name, None) for name in _PREFIX_NAMES]
         parts = [token.expand(x.shape[0], -1, -1) for token in prefix if token is not None]
         return self.pos_drop(torch.cat([*parts, x], dim=1))
+
+    def forward_features(
+        self, x: Float[Tensor, "B C H W"], attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Float[Tensor, "B prefix+N D"]:
+        """timm's method: all tokens behind the last norm; those of padding are not to be used."""
+        options = {"is_causal": True} if is_causal else {}  # older timm does not know this
+        if self.patch_embed.budget is None:
+            return super().forward_features(x, attn_mask=attn_mask, **options)
+        self._check_no_patch_drop()
+        regions = self.patch_embed.regions(x)
+        with self.patch_embed.knowing(regions):
+            mask = with_padding(attn_mask, regions, self.num_prefix_tokens, self.patch_embed.dtype)
+            return super().forward_features(x, attn_mask=mask, **options)
+
+    def _check_no_patch_drop(self) -> None:
+        if self.training and not isinstance(self.patch_drop, nn.Identity):
+            raise ValueError(
+                "num_tokens='auto' cannot train with patch_drop, got "
+                f"{type(self.patch_drop).__name__}; set patch_drop_rate=0"
+            )
 
     def no_weight_decay(self) -> set[str]:
         """timm's set, with the positions under their new name."""
@@ -59,9 +86,9 @@ class RegionHost(VisionTransformer):
         Raises:
             ValueError: If `output_fmt` is neither "NCHW" nor "NLC".
         """
-        if output_fmt not in ("NCHW", "NLC"):
-            raise ValueError(f"output_fmt must be one of NCHW, NLC, got {output_fmt!r}")
+        check_output_fmt(output_fmt)
         regions = self.patch_embed.regions(x)
+        attn_mask = with_padding(attn_mask, regions, self.num_prefix_tokens, self.patch_embed.dtype)
         taken, last = feature_take_indices(len(self.blocks), indices)
         tokens = self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed.embed(x, regions))))
         blocks = self.blocks[: last + 1] if stop_early else self.blocks
@@ -70,14 +97,14 @@ class RegionHost(VisionTransformer):
             tokens = self._run_block(block, tokens, attn_mask, is_causal)
             if index in taken:
                 found.append(self.norm(tokens) if norm else tokens)
-        prefixes = [tokens[:, : self.num_prefix_tokens] for tokens in found]
-        maps = [tokens[:, self.num_prefix_tokens :] for tokens in found]
+        maps, prefixes = split_prefix(found, self.num_prefix_tokens)
         if output_fmt == "NCHW":
-            maps = self._paint(maps, regions, (x.shape[-2], x.shape[-1]))
+            size = self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1]))
+            maps = painted(maps, regions, size)
         if not (return_prefix_tokens and self.num_prefix_tokens):
             prefixes = []
         final = None if intermediates_only else self.norm(tokens)
-        return _as_dict(final, maps, prefixes) if output_dict else _as_tuple(final, maps, prefixes)
+        return as_dict(final, maps, prefixes) if output_dict else as_tuple(final, maps, prefixes)
 
     def _run_block(
         self, block: Any, tokens: Tensor, attn_mask: Tensor | None, is_causal: bool
@@ -89,12 +116,6 @@ class RegionHost(VisionTransformer):
         if self.grad_checkpointing:
             return checkpoint(block, tokens)
         return block(tokens)
-
-    def _paint(
-        self, tokens: list[Tensor], regions: Regions, image_px: tuple[int, int]
-    ) -> list[Tensor]:
-        size = self.patch_embed.dynamic_feat_size(image_px)
-        return [regions.to_map(values, size).contiguous() for values in tokens]
 
 
 class RegionViT(RegionHost):
@@ -110,17 +131,3 @@ HOST_CLASSES: dict[type[VisionTransformer], type[RegionHost]] = {
     VisionTransformerDistilled: RegionViTDistilled,
 }
 """timm class, and the class of the adapted model."""
-
-
-def _as_dict(final: Tensor | None, maps: list[Tensor], prefixes: list[Tensor]) -> dict[str, Any]:
-    result: dict[str, Any] = {"image_intermediates": maps}
-    if prefixes:
-        result["image_intermediates_prefix"] = prefixes
-    if final is not None:
-        result["image_features"] = final
-    return result
-
-
-def _as_tuple(final: Tensor | None, maps: list[Tensor], prefixes: list[Tensor]) -> Any:
-    pairs = list(zip(maps, prefixes, strict=True)) if prefixes else maps
-    return pairs if final is None else (final, pairs)

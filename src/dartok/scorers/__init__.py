@@ -1,7 +1,7 @@
 """Networks and rules that map images to score maps."""
 
 from dartok.scorers.build import create_scorer, list_scorers
-from dartok.scorers.calibration import calibrate
+from dartok.scorers.calibration import calibrate, calibrate_num_tokens
 from dartok.scorers.edges import ConvScorer, EdgeScorer, Uniform, log_edge_energy
 from dartok.scorers.features import FeatureScorer
 from dartok.scorers.heads import GatedHead, LocalHead
@@ -18,6 +18,7 @@ __all__ = [
     "ScoreStatistics",
     "Uniform",
     "calibrate",
+    "calibrate_num_tokens",
     "create_scorer",
     "list_scorers",
     "log_edge_energy",

@@ -2,6 +2,7 @@
 
 import difflib
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -17,11 +18,18 @@ from dartok.scorers.heads import GatedHead, LocalHead
 from dartok.scorers.statistics import StatisticsName
 from dartok.scorers.weights import load_strictly, read_state
 
-__all__ = ["build_scorer", "create_scorer", "list_scorers"]
+__all__ = ["build_scorer", "create_scorer", "list_scorers", "say_if_random", "scorer_options"]
 
 _GATED = "_v2"
 _TIMM = "timm/"
 _PIXEL_HIDDEN = 64
+_SIDE_PX = 224
+
+_NAME = "built_as"
+"""Attribute of a scorer that was built by name: such a model can be saved and built again."""
+
+_NAMES: dict[type[nn.Module], str] = {Uniform: "uniform", EdgeScorer: "edge", ConvScorer: "conv"}
+"""What scorers are that were made without a name."""
 
 
 def list_scorers() -> list[str]:
@@ -40,7 +48,7 @@ def create_scorer(
     *,
     weights: str | Path | None = None,
     num_channels: int = 3,
-    side_px: int | None = 224,
+    side_px: int | None = _SIDE_PX,
     statistics: StatisticsName = "running",
 ) -> nn.Module:
     """A module that maps images `(B, C, H, W)` to positive scores `(B, h, w)`.
@@ -70,22 +78,59 @@ def create_scorer(
     scorer = build_scorer(
         name, weights=weights, num_channels=num_channels, side_px=side_px, statistics=statistics
     )
+    say_if_random(name, weights)
+    return scorer
+
+
+def say_if_random(name: str, weights: str | Path | None) -> None:
+    """Say once that a scorer which is meant to be pretrained is not."""
     if weights is None and _has_backbone(name):
         say_once(
             f"scorer {name!r} starts from random weights; pass scorer_weights='imagenet' or a file"
         )
-    return scorer
 
 
 def build_scorer(
     name: str,
     *,
+    weights: str | Path | None = None,
+    num_channels: int = 3,
+    side_px: int | None = _SIDE_PX,
+    statistics: StatisticsName = "running",
+) -> nn.Module:
+    """`create_scorer` without its notice, for a caller that loads the weights right after."""
+    scorer = _build(name, weights, num_channels, side_px, statistics)
+    vars(scorer)[_NAME] = name
+    return scorer
+
+
+def scorer_options(scorer: nn.Module) -> dict[str, Any] | None:
+    """Options of `create_scorer`, name first, that make such a scorer again; None if it cannot.
+
+    Only what differs from the defaults is named beside the name.
+
+    Example:
+        >>> scorer_options(create_scorer("edge", side_px=320))
+        {'name': 'edge', 'side_px': 320}
+    """
+    name = vars(scorer).get(_NAME, _NAMES.get(type(scorer)))
+    if name is None:
+        return None
+    options: dict[str, Any] = {"name": name}
+    if getattr(scorer, "side_px", _SIDE_PX) != _SIDE_PX:
+        options["side_px"] = scorer.side_px
+    if isinstance(scorer, FeatureScorer) and scorer.statistics.source != "running":
+        options["statistics"] = scorer.statistics.source
+    return options
+
+
+def _build(
+    name: str,
     weights: str | Path | None,
     num_channels: int,
     side_px: int | None,
     statistics: StatisticsName,
 ) -> nn.Module:
-    """`create_scorer` without its notice, for a caller that loads the weights right after."""
     scorer = _light_scorer(name, num_channels, side_px, statistics)
     if scorer is not None:
         if weights == "imagenet":

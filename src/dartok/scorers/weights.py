@@ -1,7 +1,6 @@
 """Read and write state dicts: never executing what a file says, and never half a file."""
 
 import argparse
-import os
 import pickle
 import struct
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+
+from dartok.core.files import write_beside
 
 __all__ = ["load_strictly", "read_state", "write_state"]
 
@@ -120,11 +121,4 @@ def write_state(
     if not path.parent.is_dir():
         raise ValueError(f"output folder {path.parent} does not exist; create it first")
     content = save({name: value.contiguous() for name, value in state.items()}, dict(metadata))
-    # Not `tempfile`: its files can be read by their owner alone, also after the renaming.
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    write_beside(path, lambda target: target.write_bytes(content))

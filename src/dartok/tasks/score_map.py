@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dartok.core.partition import default_num_rows, partition
 from dartok.core.regions import Regions
 from dartok.core.tokenizer import Tokenizer
 
@@ -164,7 +163,7 @@ def score_health(
         >>> health["score/entropy"], health["score/largest_region"]
         (1.0, 0.25)
     """
-    areas = _cut(scores, tokenizer, image_px).areas()
+    areas = tokenizer.cut(scores, image_px).areas()
     smallest, largest = areas.aminmax()
     return {
         "score/entropy": score_entropy(scores).mean().item(),
@@ -210,17 +209,3 @@ def _keep(
     scores = _wide(scores)
     strength = tokenizer.strength.to(scores.dtype, copy=True)  # the dial may turn before backward
     seen.append(scores**strength)
-
-
-def _cut(scores: Tensor, tokenizer: Tokenizer, image_px: tuple[int, int]) -> Regions:
-    """The regions of `Tokenizer.regions`, from scores that are known already."""
-    patch = tokenizer.patch_size
-    num_rows = tokenizer.num_rows or default_num_rows(
-        tokenizer.num_tokens,
-        image_px[0] * patch[1],
-        image_px[1] * patch[0],
-        kind=tokenizer.partition,
-    )
-    return partition(
-        scores, num_tokens=tokenizer.num_tokens, num_rows=num_rows, kind=tokenizer.partition
-    )

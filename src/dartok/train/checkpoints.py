@@ -1,14 +1,14 @@
 """Files of a run: checkpoints to resume from, and the best model to use and share."""
 
-import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint", "write_beside"]
+from dartok.core.files import write_beside
+
+__all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint"]
 
 _FORMAT = 1
 _NAME = re.compile(r"step-(\d+)\.pt")
@@ -54,22 +54,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"checkpoint {path} was not written by dartok train; check the path")
     return content
-
-
-def write_beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside its place, flush it to the disk, and rename it into place."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(beside)
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except RuntimeError as error:  # how torch.save reports a full disk
-        beside.unlink(missing_ok=True)
-        raise OSError(f"{path} cannot be written ({str(error).splitlines()[0]})") from error
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def _checkpoints(folder: Path) -> list[Path]:

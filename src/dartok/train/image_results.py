@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from dartok.core.files import write_beside
 from dartok.data.samples import Batch
-from dartok.train.checkpoints import write_beside
 from dartok.train.world import World
 
 __all__ = ["ImageResult", "ImageResults"]

@@ -1,7 +1,7 @@
 """Build the model that a configuration asks for, and say how to build it again."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import timm
 from timm.data import resolve_model_data_config
@@ -13,21 +13,13 @@ from dartok.core.tokenizer import Tokenizer
 from dartok.data.augment import PixelConfig
 from dartok.models.checkpoints import load_checkpoint
 from dartok.models.presets import DARVIT_PRESETS
+from dartok.models.recipes import Recipe
 from dartok.models.registry import ADAPTED
 from dartok.models.vit import RegionHost
 from dartok.scorers.weights import load_strictly, read_state
 from dartok.train.model_config import ModelConfig, Parts
 
-__all__ = ["Recipe", "build_model", "choose_parts", "pixels_of", "ramp_steps", "recipe_of"]
-
-
-class Recipe(NamedTuple):
-    """How to build a model again with timm, without its weights."""
-
-    name: str
-    """timm's name."""
-    args: dict[str, Any]
-    """Options for `timm.create_model`, plain enough for JSON."""
+__all__ = ["build_model", "choose_parts", "pixels_of", "ramp_steps", "recipe_of"]
 
 
 def recipe_of(config: ModelConfig, *, num_classes: int, image_px: int | None) -> Recipe:

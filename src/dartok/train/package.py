@@ -2,16 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import timm
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dartok.data.augment import PixelConfig
-from dartok.scorers.weights import write_state
-from dartok.train.checkpoints import write_beside
-from dartok.train.model import Recipe, pixels_of
+from dartok.models.cards import Card
+from dartok.models.recipes import Recipe
+from dartok.models.sharing import LOADING_ERRORS, load_saved, write_folder
+from dartok.train.model import pixels_of
 
 __all__ = ["Package", "load_package", "save_package"]
 
@@ -26,7 +25,7 @@ def save_package(
     class_names: tuple[str, ...],
     measures: dict[str, float],
 ) -> None:
-    """Write `model.safetensors` and `config.json`, in timm's layout, into a folder.
+    """Write a model that was built from a recipe into a folder, as `dartok.save_pretrained` does.
 
     `config.json` also holds the names of the classes and what the model was measured at.
 
@@ -39,37 +38,28 @@ def save_package(
         class_names: What its outputs mean.
         measures: Such as an evaluation gives.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "architecture": recipe.name,
-        "num_classes": len(class_names),
-        "model_args": recipe.args,
-        "pretrained_cfg": _pretrained_config(model, pixels, class_names),
-        "measures": measures,
-    }
-    text = json.dumps(config, indent=2) + "\n"
-    state = model.state_dict() if state is None else state
-    write_state(state, folder / "model.safetensors", metadata={"format": "pt"})
-    write_beside(folder / "config.json", lambda target: target.write_text(text))
-
-
-def _pretrained_config(
-    model: nn.Module, pixels: PixelConfig, class_names: tuple[str, ...]
-) -> dict[str, object]:
+    card = Card(
+        name=folder.name,
+        recipe=recipe,
+        data=_data_config(pixels),
+        num_classes=len(class_names),
+        measures=measures,
+        license=None,
+    )
     known = model.pretrained_cfg
     assert isinstance(known, dict)
-    kept = {name: known[name] for name in ("first_conv", "classifier") if name in known}
+    state = model.state_dict() if state is None else state
+    write_folder(state, folder, card, class_names=class_names, known=known)
+
+
+def _data_config(pixels: PixelConfig) -> dict[str, Any]:
+    """The same in timm's words."""
     return {
-        **kept,
-        "num_classes": len(class_names),
-        "label_names": list(class_names),
-        "input_size": [3, pixels.size_px, pixels.size_px],
-        "fixed_input_size": bool(known.get("fixed_input_size", False)),
+        "input_size": (3, pixels.size_px, pixels.size_px),
         "crop_pct": pixels.crop_share,
         "interpolation": pixels.interpolation,
-        "mean": list(pixels.mean),
-        "std": list(pixels.std),
-        "pool_size": None,
+        "mean": pixels.mean,
+        "std": pixels.std,
     }
 
 
@@ -93,17 +83,17 @@ def load_package(folder: Path) -> Package:
     try:
         config = json.loads(path.read_text())
         names = config.get("pretrained_cfg", {}).get("label_names")
-        model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
+        model: nn.Module = load_saved(f"local-dir:{folder}")
     except OSError as error:
         raise ValueError(
             f"model folder {folder} must hold config.json and model.safetensors, such as best/ of "
             f"a run ({error.strerror}: {error.filename}); check the path"
         ) from error
-    except (ValueError, RuntimeError, AttributeError, TypeError, SafetensorError) as error:
+    except LOADING_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"model folder {folder} cannot be loaded ({reason}); was it written by dartok train?"
         ) from error
     count = config.get("num_classes") or 0
     class_names = tuple(names) if names else tuple(str(number) for number in range(count))
-    return Package(model.eval(), pixels_of(model, None), class_names)
+    return Package(model, pixels_of(model, None), class_names)

@@ -13,6 +13,7 @@ from dartok.core.regions import Regions
 from dartok.core.tokenizer import Tokenizer
 from dartok.data.samples import BadSample, Transform
 from dartok.data.transforms import eval_transform
+from dartok.models.budgeted import unpadded
 from dartok.models.dials import regions as regions_of
 from dartok.models.dials import set_num_tokens
 from dartok.train.model import pixels_of
@@ -127,7 +128,7 @@ def _forward(
     batch = torch.stack(images).to(device)
     if looks and any(isinstance(module, Tokenizer) for module in model.modules()):
         cut = regions_of(model, batch)
-        cuts = [Regions(*(part[number, None].cpu() for part in cut)) for number in range(len(cuts))]
+        cuts = [unpadded(cut, number) for number in range(len(cuts))]
     return list(model(batch).float().softmax(-1).cpu()), cuts
 
 

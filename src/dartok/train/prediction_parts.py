@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dartok.core.files import write_beside
 from dartok.data.samples import BadSample
-from dartok.train.checkpoints import write_beside
 from dartok.train.prediction import Prediction
 
 if TYPE_CHECKING:

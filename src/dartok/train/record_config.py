@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from dartok.train.checkpoints import write_beside
+from dartok.core.files import write_beside
 from dartok.train.config import TrainConfig
 
 __all__ = ["flat", "same_run", "write_config"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from dartok.train.checkpoints import write_beside
+from dartok.core.files import write_beside
 
 __all__ = ["Tracker", "create_trackers"]
 

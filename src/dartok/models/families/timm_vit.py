@@ -1,6 +1,7 @@
 """timm's `VisionTransformer` and its distilled DeiT."""
 
 import copy
+from typing import Any
 
 import torch
 from timm.layers.patch_embed import PatchEmbed
@@ -11,7 +12,16 @@ from dartok.models.families.parts import Family, Parts, check_whole_patches
 from dartok.models.patch_embed import RegionPatchEmbed
 from dartok.models.vit import HOST_CLASSES, RegionHost
 
-__all__ = ["FAMILIES", "attach", "plain_parts", "position_map", "share"]
+__all__ = [
+    "FAMILIES",
+    "REFUSED",
+    "attach",
+    "fold_prefix_positions",
+    "parts_with_positions",
+    "plain_parts",
+    "position_map",
+    "share",
+]
 
 
 def plain_parts(host: nn.Module, positions: Tensor | None) -> Parts:
@@ -73,39 +83,50 @@ def attach(host: VisionTransformer, embed: RegionPatchEmbed) -> RegionHost:
     model = share(host, HOST_CLASSES[type(host)])
     assert isinstance(model, RegionHost)
     model.patch_embed = embed
-    if host.pos_embed is not None and not host.no_embed_class:
-        _fold_prefix_positions(host, model)
-    model.pos_embed = None
+    fold_prefix_positions(host, model)
     # The tokenizer takes any size and returns a flat sequence; timm declares the name as final.
     model.__dict__["dynamic_img_size"] = False
     return model
 
 
-def _fold_prefix_positions(host: VisionTransformer, model: RegionHost) -> None:
-    assert host.pos_embed is not None
-    names = [name for name in ("cls_token", "dist_token", "reg_token") if _has(host, name)]
-    lengths = [getattr(host, name).shape[1] for name in names]
-    prefix = host.pos_embed.detach()[:, : sum(lengths)].split(lengths, dim=1)
-    for name, position in zip(names, prefix, strict=True):
-        token = getattr(host, name)
-        folded = nn.Parameter(token.detach() + position, requires_grad=token.requires_grad)
-        setattr(model, name, folded)
+def fold_prefix_positions(host: Any, model: Any) -> None:
+    """Add the positions of the host's prefix tokens to the tokens themselves, in `model`.
+
+    Then `pos_embed` of a timm host can be None in the model: the tokenizer owns the others.
+    """
+    if _has(host, "pos_embed") and not getattr(host, "no_embed_class", False):
+        names = [name for name in ("cls_token", "dist_token", "reg_token") if _has(host, name)]
+        lengths = [getattr(host, name).shape[1] for name in names]
+        prefix = host.pos_embed.detach()[:, : sum(lengths)].split(lengths, dim=1)
+        for name, position in zip(names, prefix, strict=True):
+            token = getattr(host, name)
+            folded = nn.Parameter(token.detach() + position, requires_grad=token.requires_grad)
+            setattr(model, name, folded)
+    model.pos_embed = None
 
 
-def _has(host: nn.Module, name: str) -> bool:
+def _has(host: Any, name: str) -> bool:
     return getattr(host, name, None) is not None
+
+
+def parts_with_positions(host: Any) -> Parts:
+    """The parts of a timm host, with the positions of its patches where it has some.
+
+    Raises:
+        ValueError: If the patch embedding or the positions are of another kind.
+    """
+    parts = plain_parts(host, None)
+    if not _has(host, "pos_embed"):
+        return parts
+    prefix = 0 if getattr(host, "no_embed_class", False) else host.num_prefix_tokens
+    name, grid = type(host).__name__, host.patch_embed.grid_size
+    return parts._replace(positions=position_map(name, host.pos_embed, prefix, grid))
 
 
 class _TimmViT:
     def take_apart(self, host: nn.Module) -> Parts:
         assert isinstance(host, VisionTransformer)
-        positions = None
-        parts = plain_parts(host, positions)
-        if host.pos_embed is not None:
-            prefix = 0 if host.no_embed_class else host.num_prefix_tokens
-            name, grid = type(host).__name__, host.patch_embed.grid_size
-            parts = parts._replace(positions=position_map(name, host.pos_embed, prefix, grid))
-        return parts
+        return parts_with_positions(host)
 
     def put_together(self, host: nn.Module, embed: RegionPatchEmbed) -> nn.Module:
         assert isinstance(host, VisionTransformer)
@@ -120,3 +141,34 @@ class _TimmViT:
 
 FAMILIES: dict[type[nn.Module], Family] = dict.fromkeys(HOST_CLASSES, _TimmViT())
 """Class of a host, and what knows it."""
+
+_WINDOWS = "its attention runs in windows of a pixel grid, which regions are not"
+_STAGES = "its stages merge neighbours of a pixel grid, which regions are not"
+_CONVOLUTIONS = "its blocks convolve over the grid of patches, which regions are not"
+
+REFUSED = {
+    "SwinTransformer": _WINDOWS,
+    "SwinTransformerV2": _WINDOWS,
+    "SwinTransformerV2Cr": _WINDOWS,
+    "MaxxVit": _WINDOWS,
+    "GlobalContextVit": _WINDOWS,
+    "Twins": _WINDOWS,
+    "VOLO": _WINDOWS,
+    "VisionTransformerSAM": _WINDOWS,
+    "Hiera": _STAGES,
+    "HieraDet": _STAGES,
+    "MultiScaleVit": _STAGES,
+    "PyramidVisionTransformerV2": _STAGES,
+    "Nest": _STAGES,
+    "PoolingVisionTransformer": _STAGES,
+    "Levit": _STAGES,
+    "LevitDistilled": _STAGES,
+    "TinyVit": _STAGES,
+    "EfficientVitMsra": _STAGES,
+    "Xcit": _CONVOLUTIONS,
+    "CoaT": _CONVOLUTIONS,
+    "ConVit": "its attention weighs offsets on a fixed grid of patches, which regions are not",
+    "TNT": "it embeds the pixels of each patch as tokens too, which a region has no fixed grid of",
+    "CrossVit": "it cuts each image into two grids of patches at once",
+}
+"""Class, and why its models cannot be carried over."""

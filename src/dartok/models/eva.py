@@ -1,0 +1,135 @@
+"""timm's `Eva` on regions: EVA, EVA-02, DINOv3, Perception Encoder and rotary ViTs."""
+
+from collections.abc import Iterable
+from itertools import repeat
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from timm.models._features import feature_take_indices
+from timm.models._manipulate import checkpoint
+from timm.models.eva import Eva
+from torch import Tensor
+
+from dartok.core.regions import Regions
+from dartok.models.budgeted import Budgeted, with_padding
+from dartok.models.intermediates import as_tuple, check_output_fmt, painted, split_prefix
+from dartok.models.patch_embed import RegionPatchEmbed
+from dartok.models.rotary import Rotary
+
+__all__ = ["RegionEva"]
+
+
+class RegionEva(Budgeted, Eva):
+    """timm's `Eva` on regions. Made by `dartok.adapt`.
+
+    `patch_embed` is a `RegionPatchEmbed`, which adds absolute positions where the host has some;
+    `pos_embed` is None, and the prefix tokens (class, registers) carry their own. `rope` gives the
+    angles of the regions' centres, for each image its own.
+    """
+
+    patch_embed: RegionPatchEmbed  # type: ignore[assignment]  # timm declares its own classes
+    rope: Rotary | None  # type: ignore[assignment]
+    pretrained_cfg: dict[str, Any]
+    default_cfg: dict[str, Any]
+
+    def no_weight_decay(self) -> set[str]:
+        """timm's set, with the positions under their new name."""
+        return {*super().no_weight_decay(), "patch_embed.pos_embed"}
+
+    def forward_features(
+        self, x: Float[Tensor, "B C H W"], attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Float[Tensor, "B prefix+N D"]:
+        """timm's method: all tokens behind the last norm; those of padding are not to be used."""
+        regions = self.patch_embed.regions(x)
+        attn_mask = with_padding(attn_mask, regions, self.num_prefix_tokens, self.patch_embed.dtype)
+        tokens, turns = self._enter(x, regions)
+        for block, turn in zip(self.blocks, turns, strict=True):
+            tokens = self._run_block(block, tokens, turn, attn_mask, is_causal)
+        return self.norm(tokens)
+
+    def forward_intermediates(
+        self,
+        x: Float[Tensor, "B C H W"],
+        indices: int | list[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Any:
+        """timm's method; "NCHW" maps are painted from the tokens through `Regions.to_map`.
+
+        A map has one cell per patch of the image, `(H // patch, W // patch)`, whatever the number
+        of tokens. Arguments and return values are timm's.
+
+        Raises:
+            ValueError: If `output_fmt` is neither "NCHW" nor "NLC", or tokens were dropped.
+        """
+        check_output_fmt(output_fmt)
+        regions = self.patch_embed.regions(x)
+        attn_mask = with_padding(attn_mask, regions, self.num_prefix_tokens, self.patch_embed.dtype)
+        taken, last = feature_take_indices(len(self.blocks), indices)
+        tokens, turns = self._enter(x, regions)
+        found = []
+        for index, (block, turn) in enumerate(zip(self.blocks, turns, strict=True)):
+            if stop_early and index > last:
+                break
+            tokens = self._run_block(block, tokens, turn, attn_mask, is_causal)
+            if index in taken:
+                found.append(self.norm(tokens) if norm else tokens)
+        maps, prefixes = split_prefix(found, self.num_prefix_tokens)
+        if output_fmt == "NCHW":
+            size = self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1]))
+            maps = painted(maps, regions, size)
+        if not (return_prefix_tokens and self.num_prefix_tokens):
+            prefixes = []
+        return as_tuple(None if intermediates_only else self.norm(tokens), maps, prefixes)
+
+    def _host_forward(self, x: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
+        # As timm's forward, which does not take a mask in older timm.
+        return self.forward_head(self.forward_features(x, attn_mask, is_causal))
+
+    def _enter(self, images: Tensor, regions: Regions) -> tuple[Tensor, Iterable[Tensor | None]]:
+        """What the first block receives, and the angles of each block."""
+        prefix = [token for token in (self.cls_token, self.reg_token) if token is not None]
+        tokens = self.patch_embed.embed(images, regions)
+        parts = [token.expand(tokens.shape[0], -1, -1) for token in prefix]
+        tokens = self.pos_drop(torch.cat([*parts, tokens], dim=1))
+        kept = None
+        if self.patch_drop is not None:
+            self._check_no_padding(regions)
+            tokens, kept = self.patch_drop(tokens)
+        turns = repeat(None, len(self.blocks)) if self.rope is None else self._turns(regions, kept)
+        return self.norm_pre(tokens), turns
+
+    def _check_no_padding(self, regions: Regions) -> None:
+        if self.training and regions.counts is not None:
+            raise ValueError(
+                "num_tokens='auto' cannot train with patch_drop, got "
+                f"{type(self.patch_drop).__name__}; set patch_drop_rate=0"
+            )
+
+    def _turns(self, regions: Regions, kept: Tensor | None) -> Iterable[Tensor]:
+        assert self.rope is not None
+        coordinates = self.rope.coordinates(regions.centres())
+        if kept is not None:
+            coordinates = torch.take_along_dim(coordinates, kept.unsqueeze(-1), dim=1)
+        return self.rope.for_blocks(coordinates, len(self.blocks))
+
+    def _run_block(
+        self,
+        block: Any,
+        tokens: Tensor,
+        turn: Tensor | None,
+        attn_mask: Tensor | None,
+        is_causal: bool,
+    ) -> Tensor:
+        options: dict[str, Any] = {"rope": turn, "attn_mask": attn_mask}
+        if is_causal:  # blocks of older timm do not know this option
+            options["is_causal"] = True
+        if self.grad_checkpointing:
+            return checkpoint(block, tokens, **options)
+        return block(tokens, **options)

@@ -1,0 +1,131 @@
+"""Trace a model by `torch.export`, and the inputs that its graph is tried on."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from dartok.models.dials import tokenizer_of
+
+__all__ = ["Inputs", "Shapes", "first_output", "trace"]
+
+_MOST_TOKENS = 65536
+_BATCHES = (1, 2, 3)
+
+
+class Inputs(NamedTuple):
+    """What a graph is run on."""
+
+    batch_size: int
+    image_px: tuple[int, int]
+    num_tokens: int | None
+    """None where it is fixed."""
+
+    def __str__(self) -> str:
+        text = f"{self.batch_size} x {self.image_px[0]} x {self.image_px[1]} px"
+        return text if self.num_tokens is None else f"{text}, {self.num_tokens} tokens"
+
+    def pictures(self, num_channels: int) -> Iterator[Float[Tensor, "B C H W"]]:
+        """Noise, in which every region is another, and waves with a bright square, as a scene."""
+        generator = torch.Generator().manual_seed(self.image_px[0] + self.image_px[1])
+        shape = (self.batch_size, num_channels, *self.image_px)
+        yield torch.randn(shape, generator=generator)
+        yield _scene(shape)
+
+    def arguments(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The graph's inputs."""
+        return (images,) if self.num_tokens is None else (images, torch.tensor(self.num_tokens))
+
+
+class Shapes(NamedTuple):
+    """What is left open in a graph; the batch always is."""
+
+    any_size: bool
+    any_num_tokens: bool
+    image_px: tuple[int, int]
+    """Height and width that the model is meant for."""
+
+    def trials(self, num_tokens: int, small: float) -> Iterator[Inputs]:
+        """Batches and sizes to try a graph on: as meant, and where it is open wider and larger."""
+        height, width = self.image_px
+        sizes = [self.image_px]
+        if self.any_size:
+            sizes += [(height // 2 + 3, width + 16), (2 * height, 2 * width)]
+        for size in sizes:
+            for batch_size in _BATCHES:
+                yield Inputs(batch_size, size, num_tokens if self.any_num_tokens else None)
+        if self.any_num_tokens:
+            yield Inputs(2, self.image_px, max(2, round(num_tokens * small)))
+            yield Inputs(1, sizes[-1], 2 * num_tokens)
+
+
+def trace(model: nn.Module, shapes: Shapes) -> ExportedProgram:
+    """The model's graph, with what `shapes` leaves open.
+
+    The example has two images: of one, a tracer makes a graph for one only.
+    """
+    tokenizer = tokenizer_of(model)
+    height, width = shapes.image_px
+    images = torch.zeros(2, tokenizer.proj.in_channels, height, width + 16 * shapes.any_size)
+    open_sides: dict[int, Any] = {0: Dim.DYNAMIC}
+    if shapes.any_size:
+        open_sides |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    graph: nn.Module = _Images(model)
+    arguments: tuple[Tensor, ...] = (images,)
+    dynamic: tuple[dict[int, Any], ...] = (open_sides,)
+    if shapes.any_num_tokens:
+        graph = _ImagesAndCount(model)
+        arguments, dynamic = (images, torch.tensor(tokenizer.num_tokens)), (open_sides, {})
+    with torch.no_grad():
+        return torch.export.export(graph.eval(), arguments, dynamic_shapes=dynamic, strict=False)
+
+
+class _Images(nn.Module):
+    """The model with pictures as its only input."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Tensor:
+        return first_output(self.model(images))
+
+
+class _ImagesAndCount(nn.Module):
+    """The model with pictures and the number of their tokens as inputs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer_of(model)
+
+    def forward(self, images: Float[Tensor, "B C H W"], num_tokens: Int[Tensor, ""]) -> Tensor:
+        count: Any = num_tokens.item()  # a symbol of the graph
+        torch._check(count >= 1)
+        torch._check(count <= _MOST_TOKENS)
+        regions = self.tokenizer.cut_to(
+            num_tokens.reshape(1),
+            self.tokenizer.scores(images),
+            images,
+            num_tokens=count,
+            most=self.tokenizer.num_tokens,
+        )
+        with self.tokenizer.knowing(regions._replace(counts=None)):
+            return first_output(self.model(images))
+
+
+def first_output(outputs: Any) -> Tensor:
+    """The logits, or what a model of transformers gives first."""
+    return outputs if isinstance(outputs, Tensor) else outputs[0]
+
+
+def _scene(shape: tuple[int, int, int, int]) -> Tensor:
+    batch, channels, height, width = shape
+    down, across = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)
+    phases = torch.arange(batch * channels).view(batch, channels, 1, 1)
+    images = torch.sin(9 * across * (1 + phases % 3) + phases) * torch.cos(7 * down + phases)
+    images[..., height // 4 : height // 2, width // 2 : 3 * width // 4] += 1.5
+    return images
