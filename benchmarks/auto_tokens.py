@@ -6,7 +6,7 @@ FOLDER holds train/ and val/, each with one folder of pictures per class. The ma
 calibrated on pictures of train/ and the counts of val/ are printed. Then batches of val/ are run
 with the same number of tokens for all, with groups of one count each, and padded and masked; they
 take turns. Exits with 1 if the mean of val/ is more than 2 % off. Weights are random: nothing here
-depends on them but the time, and the score is that of the pictures' edges.
+depends on them but the time; the score is the deviation of the pixels (--scorer).
 """
 
 import argparse
@@ -122,7 +122,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="deit_tiny_patch16_224")
-    parser.add_argument("--scorer", default="edge")
+    parser.add_argument("--scorer", default="detail")
     parser.add_argument("--mean", type=int, default=98)
     parser.add_argument("--least", type=int)
     parser.add_argument("--most", type=int)

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -85,6 +86,8 @@ def test_maps_boxes_and_points_mark_what_they_should():
     assert (marked[0, :2, :3] == 1).all()
     assert marked[0, 1, 4] == 0.5
     assert marked[1].count_nonzero() == 0
+    as_lists = [[[0.0, 0.0, 0.5, 0.5], [0.25, 0.25, 1.0, 0.375]], np.empty((0, 4))]
+    assert torch.equal(priority_map(as_lists, like), marked)
     points = [torch.tensor([[0.25, 0.625]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]])]
     bumps = priority_map(points, like)
     assert bumps[0].flatten().argmax() == 2 * 6 + 1
@@ -101,7 +104,8 @@ def test_maps_boxes_and_points_mark_what_they_should():
         (torch.rand(4, 4), r"got a tensor \(4, 4\)"),
         ([torch.rand(1, 4)], "one tensor of boxes or points for each of 2 images, got 1"),
         ([torch.rand(1, 3)] * 2, r"boxes \(M, 4\) or points \(M, 2\), got \(1, 3\)"),
-        ([[0.0, 0.0, 1.0, 1.0]] * 2, r"boxes \(M, 4\) or points \(M, 2\), got list"),
+        ([[0.0, 0.0, 1.0, 1.0]] * 2, r"boxes \(M, 4\) or points \(M, 2\), got \(4,\)"),
+        ([[[0, 0, 50, 50]]] * 2, r"must lie in \[0, 1\] of the picture, got 0 to 50; divide"),
         ([torch.tensor([[0.9, 0.0, 0.1, 1.0]])] * 2, "left, top, right, bottom in order"),
     ],
 )

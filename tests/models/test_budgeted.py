@@ -132,6 +132,16 @@ def test_the_mean_on_other_pictures_is_the_wanted_one():
     assert abs(float(counts.double().mean()) / 64 - 1) < 0.02
 
 
+def test_another_mean_keeps_what_was_calibrated():
+    tokenizer = dartok.RegionTokenizer(embed_dim=8, num_tokens=64, scorer="edge").eval()
+    dartok.set_num_tokens(tokenizer, "auto", step=1)
+    dartok.calibrate_num_tokens(tokenizer, pictures())
+    before = float(tokenizer.budget.mass_per_token)
+    dartok.set_num_tokens(tokenizer, "auto", mean=32, step=1)
+    assert tokenizer.budget.mean == 32
+    assert float(tokenizer.budget.mass_per_token) == pytest.approx(2 * before)
+
+
 @torch.no_grad()
 def test_a_priority_steers_a_forward_and_weight_0_does_not():
     model = dartok.adapt(
@@ -159,6 +169,13 @@ def test_steering_leaves_the_counts_of_images_alone():
         assert torch.equal(dartok.regions(model, images).counts, before)
 
 
+def test_adapt_takes_auto_and_keeps_the_hosts_count_on_average():
+    model = dartok.adapt(timm.create_model("test_vit"), num_tokens="auto")
+    assert model.patch_embed.budget.mean == 100
+    with pytest.raises(ValueError, match="num_tokens must be one of auto, got 'automatic'"):
+        dartok.adapt(timm.create_model("test_vit"), num_tokens="automatic")
+
+
 @pytest.mark.refuses
 def test_what_cannot_have_a_budget_says_so():
     grid = dartok.adapt(timm.create_model("test_vit"), partition="grid")
@@ -172,7 +189,7 @@ def test_what_cannot_have_a_budget_says_so():
     model = dartok.adapt(timm.create_model("test_vit"))
     with pytest.raises(ValueError, match="num_tokens must be one of auto, got 'all'"):
         dartok.set_num_tokens(model, "all")
-    with pytest.raises(ValueError, match="mean, least and most need num_tokens='auto'"):
+    with pytest.raises(ValueError, match="mean, least, most and step need num_tokens='auto'"):
         dartok.set_num_tokens(model, 30, mean=20)
     with pytest.raises(ValueError, match="must have a budget for each image"):
         dartok.calibrate_num_tokens(model, pictures())

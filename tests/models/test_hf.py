@@ -64,6 +64,7 @@ def test_another_process_loads_the_same_function_by_auto_model(tmp_path):
     assert torch.equal(torch.load(tmp_path / "outputs.pt"), model(**inputs)[0])
 
 
+@pytest.mark.slow
 def test_the_auto_classes_know_the_model_whichever_is_imported_first(tmp_path):
     """Asking where a module lies imports nothing, and must not keep it from registering."""
     DartokModel.of(dartok.adapt(built("ViTModel"))).save_pretrained(tmp_path)

@@ -173,3 +173,13 @@ def test_a_source_without_a_readable_picture_is_no_measure():
 def test_budgets_of_a_fixed_grid_are_refused():
     with pytest.raises(ValueError, match="must hold a dartok tokenizer"):
         evaluate_budgets(nn.Linear(1, 1), [9], lambda: None)
+
+
+def test_a_budget_for_each_image_is_there_again_after_other_numbers():
+    tokenizer = dartok.RegionTokenizer(embed_dim=4, num_tokens=20)
+    dartok.set_num_tokens(tokenizer, "auto", mean=12)
+    budget = tokenizer.budget
+    seen = evaluate_budgets(tokenizer, [5, 9], lambda: (tokenizer.num_tokens, tokenizer.budget))
+    assert seen == {5: (5, None), 9: (9, None)}
+    assert tokenizer.budget is budget
+    assert tokenizer.num_tokens == 12

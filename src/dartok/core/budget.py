@@ -26,9 +26,10 @@ class AutoBudget(nn.Module):
     on pictures of your own. In eval mode it is a constant, so that an image's count does not depend
     on its batch mates. It starts at `1 / mean`: a score of 1 everywhere asks for `mean` tokens.
 
-    What the mass means depends on the scorer. "conv" and "edge" standardise each image by itself:
-    pictures whose detail is concentrated have a large mass, evenly textured and flat ones a small
-    one. A model trained with a price on tokens (`--token-cost`) learns what is worth it.
+    What the mass means depends on the scorer. "detail" gives busy pictures a large mass and flat
+    ones a small one. "conv" and "edge" standardise each image by itself: pictures whose detail is
+    concentrated have a large mass, evenly textured and flat ones a small one. A model trained with
+    a price on tokens (`--token-cost`) learns what is worth it.
 
     Args:
         mean: Tokens per image on average.
@@ -64,6 +65,11 @@ class AutoBudget(nn.Module):
                 f"{self.least}, {self.mean}, {self.most}"
             )
         self.register_buffer("mass_per_token", torch.tensor(1 / mean))
+
+    @torch.no_grad()
+    def start_from(self, other: "AutoBudget") -> None:
+        """Take over what a token is worth there, in proportion to the two means."""
+        self.mass_per_token.copy_(other.mass_per_token * other.mean / self.mean)
 
     def counts_at(
         self, mass: Float[Tensor, "B"], mass_per_token: Float[Tensor, ""]

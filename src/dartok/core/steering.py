@@ -17,6 +17,8 @@ Priority = Tensor | Sequence[Tensor]
 _LEAST_CELLS = 32
 """Cells a side that a score map is refined to, so that small boxes are seen."""
 
+_SLACK = 0.01  # that a box may reach beyond the picture
+
 _POINT_SIGMA = 0.08
 """Deviation of the bump around a point, as a share of the image's side."""
 
@@ -61,13 +63,14 @@ def priority_map(priority: Priority, like: Float[Tensor, "B h w"]) -> Float[Tens
 
     - A map `(B, h, w)` or `(1, h, w)` of any size: its mean over the cell. Any finite values, such
       as a saliency in [0, 1]; negative ones push tokens away.
-    - Boxes, one tensor `(M, 4)` of left, top, right, bottom in [0, 1] for each image: the share of
-      the cell inside the box, the largest of all boxes. M may be 0.
+    - Boxes, one tensor (or array, or list) `(M, 4)` of left, top, right, bottom in [0, 1] for each
+      image: the share of the cell inside the box, the largest of all boxes. M may be 0.
     - Points, one tensor `(M, 2)` of x, y in [0, 1] for each image: a Gaussian bump of height 1
       around each, the largest of all points.
 
     Raises:
-        ValueError: If shapes or the number of images do not match, or a box is not in order.
+        ValueError: If shapes or the number of images do not match; on the CPU also if a box is not
+            in order or lies outside [0, 1]: elsewhere it would stall the device.
     Example:
         >>> priority_map([torch.tensor([[0.0, 0.0, 0.75, 1.0]])], torch.ones(1, 1, 2))
         tensor([[[1.0000, 0.5000]]])
@@ -103,12 +106,18 @@ def _mean_of_map(priority: Tensor, like: Tensor) -> Tensor:
 
 def _mark(marks: Any, like: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     """The largest of the boxes' or points' priorities in each cell."""
-    if not isinstance(marks, Tensor) or marks.ndim != 2 or marks.shape[-1] not in (2, 4):
-        got = tuple(marks.shape) if isinstance(marks, Tensor) else type(marks).__name__
-        raise ValueError(f"priority must be boxes (M, 4) or points (M, 2), got {got}")
+    marks = torch.as_tensor(marks, dtype=like.dtype, device=like.device)
+    if marks.ndim != 2 or marks.shape[-1] not in (2, 4):
+        raise ValueError(
+            f"priority must be boxes (M, 4) or points (M, 2), got {tuple(marks.shape)}"
+        )
     if marks.shape[0] == 0:
         return torch.zeros_like(like)
-    marks = marks.to(like)
+    if marks.device.type == "cpu" and not ((marks >= -_SLACK) & (marks <= 1 + _SLACK)).all():
+        raise ValueError(
+            "priority boxes and points must lie in [0, 1] of the picture, got "
+            f"{marks.min():.4g} to {marks.max():.4g}; divide pixels by its width and height"
+        )
     each = _boxes(marks, like) if marks.shape[-1] == 4 else _points(marks, like)
     return each.amax(0)
 

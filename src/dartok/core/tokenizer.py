@@ -21,7 +21,7 @@ from dartok.core.steering import Steering, steer_scores
 __all__ = ["Tokenizer", "Tokens", "check_images", "readable"]
 
 
-_TALLEST_ASPECT = 4
+_TALLEST_ASPECT = 16
 """Height over width up to which an exported graph of any size has as many rows as it should."""
 
 
@@ -134,6 +134,16 @@ class Tokenizer(nn.Module):
             )
         self.set_num_tokens(budget.mean, num_rows)
         self.budget = budget.to(self.strength.device).train(self.training)
+
+    @contextmanager
+    def at_num_tokens(self, num_tokens: int, num_rows: int | None = None) -> Iterator[None]:
+        """Another number of tokens for a while; then the former, or the former budget, again."""
+        before = self.num_tokens, self.num_rows, self.budget
+        self.set_num_tokens(num_tokens, num_rows)
+        try:
+            yield
+        finally:
+            self.num_tokens, self.num_rows, self.budget = before
 
     def set_strength(self, strength: float) -> None:
         """Set how far the regions leave the fixed grid: 0 not at all, 1 the full method.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from dartok.core.partition import PartitionName
 from dartok.core.precision import without_autocast
 from dartok.core.sampling import SamplingName
 from dartok.core.tokenizer import Tokenizer
-from dartok.models.dials import tokenizer_of
+from dartok.models.dials import set_num_tokens, tokenizer_of
 from dartok.models.families import Family, Parts, family_of
 from dartok.models.families.wrappers import around, encoder_in
 from dartok.models.patch_embed import RegionPatchEmbed
@@ -34,7 +34,7 @@ Host = TypeVar("Host", bound=nn.Module)
 def adapt(
     host: Host,
     *,
-    num_tokens: int | None = None,
+    num_tokens: int | Literal["auto"] | None = None,
     num_rows: int | None = None,
     scorer: str | nn.Module = "conv",
     scorer_weights: str | Path | None = None,
@@ -62,7 +62,8 @@ def adapt(
 
     Args:
         host: A vision transformer of timm, transformers or torchvision, or what holds one.
-        num_tokens: Regions per image; None for the host's own count.
+        num_tokens: Regions per image; None for the host's own count; "auto" for each image its own,
+            with the host's on average (see `dartok.set_num_tokens`).
         num_rows: Rows of regions; None for about square regions.
         scorer: A name that `dartok.scorers.create_scorer` knows, or a module that maps images to
             positive scores `(B, h, w)`.
@@ -91,7 +92,7 @@ def adapt(
         encoder,
         parts,
         scorer=as_scorer(scorer, scorer_weights, parts.proj.in_channels),
-        num_tokens=num_tokens,
+        num_tokens=None if isinstance(num_tokens, str) else num_tokens,
         num_rows=num_rows,
         partition=partition,
         sampling=sampling,
@@ -100,6 +101,8 @@ def adapt(
     )
     note_pixels(model)
     _check_same_function(family, encoder, model, parts)
+    if isinstance(num_tokens, str):
+        set_num_tokens(model, num_tokens, num_rows=num_rows)
     return around(host, place, model)
 
 
@@ -145,7 +148,17 @@ def carry_over(
     embed.to(weight.device).train(encoder.training)
     model = family_of(encoder).put_together(encoder, embed)
     assert isinstance(model, type(encoder))
+    model.register_forward_pre_hook(_refuse_priority, with_kwargs=True)
     return model
+
+
+def _refuse_priority(model: nn.Module, inputs: object, named: dict[str, object]) -> None:
+    """Models of transformers pass over inputs that they do not know."""
+    if "priority" in named and not getattr(model, "takes_budgets", False):
+        raise ValueError(
+            f"{type(model).__name__} takes no priority= in its call; use "
+            "`with dartok.steer(model, priority):` around it"
+        )
 
 
 def _check_host(host: nn.Module) -> None:
@@ -201,14 +214,12 @@ def in_eval_mode(*models: nn.Module) -> Iterator[None]:
 @contextmanager
 def _neutral(embed: Tokenizer, num_tokens: int) -> Iterator[None]:
     """The host's own fixed grid for a while: strength 0, its own count, one sample per pixel."""
-    count, rows, oversample = embed.num_tokens, embed.num_rows, embed.oversample
-    strength = embed.strength.clone()
-    try:
-        embed.set_num_tokens(num_tokens)
-        embed.oversample = 1
-        embed.strength.zero_()
-        yield
-    finally:
-        embed.set_num_tokens(count, rows)
-        embed.oversample = oversample
-        embed.strength.copy_(strength)
+    oversample, strength = embed.oversample, embed.strength.clone()
+    with embed.at_num_tokens(num_tokens):
+        try:
+            embed.oversample = 1
+            embed.strength.zero_()
+            yield
+        finally:
+            embed.oversample = oversample
+            embed.strength.copy_(strength)

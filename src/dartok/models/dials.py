@@ -37,6 +37,7 @@ def set_num_tokens(
     mean: int | None = None,
     least: int | None = None,
     most: int | None = None,
+    step: int | None = None,
 ) -> None:
     """Change the number of tokens per image, from the next call on.
 
@@ -51,6 +52,7 @@ def set_num_tokens(
         mean: For "auto": tokens per image on average; None for as many as so far.
         least: For "auto": the fewest of an image; None for a quarter of the mean.
         most: For "auto": the most of an image; None for twice the mean.
+        step: For "auto": counts lie this far apart; None for an eighth of the mean.
     Raises:
         ValueError: If a count is out of range, the model has no tokenizer, or it cannot give each
             image a count of its own.
@@ -67,22 +69,24 @@ def set_num_tokens(
     tokenizer = tokenizer_of(model)
     if isinstance(num_tokens, str):
         one_of("num_tokens", num_tokens, Literal["auto"])
-        budget = AutoBudget(mean or tokenizer.num_tokens, least=least, most=most)
+        budget = AutoBudget(mean or tokenizer.num_tokens, least=least, most=most, step=step)
         _check_host_can_budget(model)
+        if tokenizer.budget is not None:  # as calibrated, for the new mean
+            budget.start_from(tokenizer.budget)
         tokenizer.set_budget(budget, num_rows)
         return
-    if mean or least or most:
-        raise ValueError(f"mean, least and most need num_tokens='auto', got {num_tokens}")
+    if mean or least or most or step:
+        raise ValueError(f"mean, least, most and step need num_tokens='auto', got {num_tokens}")
     tokenizer.set_num_tokens(num_tokens, num_rows)
 
 
 def _check_host_can_budget(model: nn.Module) -> None:
     """Refuse a model whose blocks would look at the padding."""
-    can = isinstance(model, Tokenizer) or getattr(model, "takes_budgets", False)
-    if not can:
+    takes = (getattr(module, "takes_budgets", False) for module in model.modules())
+    if not isinstance(model, Tokenizer) and not any(takes):
         raise ValueError(
             f"num_tokens='auto' cannot be used in {type(model).__name__}: its attention takes no "
-            "mask of ours; give a number of tokens"
+            "mask of ours; give a number of tokens, or adapt a model of timm"
         )
 
 

@@ -68,10 +68,11 @@ def export(
     - "aot": a `.pt2` package, compiled for this machine, that `torch._inductor.aoti_load_package`
       reads; needs a C++ compiler.
 
-    The batch is open. So is the size of the pictures, for the partition "flow": rows follow the
-    aspect up to 4 times as high as wide. With `any_num_tokens` the number of tokens is a second
-    input, "num_tokens", and one file serves every budget. The regions of a graph are those of eval
-    mode; strength is what it is now.
+    The batch is open. So is the size of the pictures, for the partition "flow". With
+    `any_num_tokens` the number of tokens N is a second input, "num_tokens", and one file serves
+    every budget. There is room for `4 * sqrt(N0)` rows, with the model's own number N0: beyond
+    `N * height / width = 16 * N0` rows are fewer, and wider, than the model's. The regions of a
+    graph are those of eval mode; strength is what it is now.
 
     Args:
         model: An adapted model on the CPU, in eval mode, in float32.
@@ -79,9 +80,9 @@ def export(
         to: The runtime.
         bilinear: "gather" for a graph without GridSample, for runtimes that read it wrongly.
         any_size: Whether pictures may have any size; None where the model's partition allows.
-        any_num_tokens: Whether the number of tokens is an input; it can be up to the model's own.
-        geometry: float64 where the runtime knows it. Rotary hosts need it on noisy pictures: their
-            angles tell a millionth of the picture apart.
+        any_num_tokens: Whether the number of tokens is an input; not for "aot".
+        geometry: float64 where the runtime knows it: float32 places a sample to some 1e-4 px, and
+            rotary angles tell a millionth of the picture apart.
     Returns:
         What was run: several batches, sizes and pictures, and how far the outputs differed.
     Raises:
@@ -93,7 +94,7 @@ def export(
     if file.suffix != target.suffix:
         raise ValueError(f"file must be named *{target.suffix} for to={to!r}, got {file.name}")
     tokenizer = tokenizer_of(model)
-    _check_exportable(model, tokenizer, any_num_tokens)
+    _check_exportable(model, tokenizer, to, any_num_tokens)
     shapes = Shapes(
         any_size=_may_have_any_size(tokenizer, any_size),
         any_num_tokens=any_num_tokens,
@@ -124,7 +125,8 @@ def check_graph(
 def _difference(
     run: Callable[[tuple[Tensor, ...]], Tensor], model: nn.Module, inputs: Inputs, images: Tensor
 ) -> float:
-    with _num_tokens(tokenizer_of(model), inputs.num_tokens):
+    tokenizer = tokenizer_of(model)
+    with tokenizer.at_num_tokens(inputs.num_tokens or tokenizer.num_tokens, tokenizer.num_rows):
         expected = first_output(model(images))
     try:
         actual = run(inputs.arguments(images))
@@ -140,7 +142,9 @@ def _difference(
     return difference
 
 
-def _check_exportable(model: nn.Module, tokenizer: Tokenizer, any_num_tokens: bool) -> None:
+def _check_exportable(
+    model: nn.Module, tokenizer: Tokenizer, to: Runtime, any_num_tokens: bool
+) -> None:
     weight = tokenizer.proj.weight
     if model.training:
         raise ValueError("model must be in eval mode to be exported, got train; call model.eval()")
@@ -153,6 +157,11 @@ def _check_exportable(model: nn.Module, tokenizer: Tokenizer, any_num_tokens: bo
         raise ValueError(
             "num_tokens='auto' cannot be exported; give a number, or any_num_tokens=True to choose "
             "it in each call"
+        )
+    if any_num_tokens and to == "aot":
+        raise ValueError(
+            "any_num_tokens cannot be compiled to 'aot', whose compiler needs to know whether it "
+            "is 1; fix the number, or export to 'onnx' or 'torch'"
         )
     if any_num_tokens and tokenizer.partition != "flow":
         raise ValueError(
@@ -175,18 +184,6 @@ def _reading(tokenizer: Tokenizer, bilinear: BilinearName) -> Iterator[None]:
         yield
     finally:
         tokenizer.bilinear = before
-
-
-@contextmanager
-def _num_tokens(tokenizer: Tokenizer, num_tokens: int | None) -> Iterator[None]:
-    """Another budget for a while; None for the model's own."""
-    count, rows = tokenizer.num_tokens, tokenizer.num_rows
-    try:
-        if num_tokens is not None:
-            tokenizer.set_num_tokens(num_tokens, rows)
-        yield
-    finally:
-        tokenizer.set_num_tokens(count, rows)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ __all__ = ["Inputs", "Shapes", "first_output", "trace"]
 
 _MOST_TOKENS = 65536
 _BATCHES = (1, 2, 3)
+_GRAIN_PX = 4
 
 
 class Inputs(NamedTuple):
@@ -30,9 +31,8 @@ class Inputs(NamedTuple):
 
     def pictures(self, num_channels: int) -> Iterator[Float[Tensor, "B C H W"]]:
         """Noise, in which every region is another, and waves with a bright square, as a scene."""
-        generator = torch.Generator().manual_seed(self.image_px[0] + self.image_px[1])
         shape = (self.batch_size, num_channels, *self.image_px)
-        yield torch.randn(shape, generator=generator)
+        yield _noise(shape)
         yield _scene(shape)
 
     def arguments(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -70,9 +70,10 @@ def trace(model: nn.Module, shapes: Shapes) -> ExportedProgram:
     tokenizer = tokenizer_of(model)
     height, width = shapes.image_px
     images = torch.zeros(2, tokenizer.proj.in_channels, height, width + 16 * shapes.any_size)
-    open_sides: dict[int, Any] = {0: Dim.DYNAMIC}
+    open_sides: dict[int, Any] = {0: Dim("batch")}
     if shapes.any_size:
-        open_sides |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+        low = tokenizer.patch_size
+        open_sides |= {2: Dim("height", min=low[0]), 3: Dim("width", min=low[1])}
     graph: nn.Module = _Images(model)
     arguments: tuple[Tensor, ...] = (images,)
     dynamic: tuple[dict[int, Any], ...] = (open_sides,)
@@ -120,6 +121,14 @@ class _ImagesAndCount(nn.Module):
 def first_output(outputs: Any) -> Tensor:
     """The logits, or what a model of transformers gives first."""
     return outputs if isinstance(outputs, Tensor) else outputs[0]
+
+
+def _noise(shape: tuple[int, int, int, int]) -> Tensor:
+    """Of a grain of 4 px, the finest in photographs: white noise shows where float32 rounds."""
+    generator = torch.Generator().manual_seed(shape[2] + shape[3])
+    grains = (-(-shape[2] // _GRAIN_PX), -(-shape[3] // _GRAIN_PX))
+    noise = torch.randn((*shape[:2], *grains), generator=generator)
+    return nn.functional.interpolate(noise, shape[2:], mode="bilinear")
 
 
 def _scene(shape: tuple[int, int, int, int]) -> Tensor:

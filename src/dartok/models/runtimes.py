@@ -20,6 +20,11 @@ Run = Callable[[tuple[Tensor, ...]], Tensor]
 OPSET = 18
 """Of ONNX: TensorRT reads the GridSample of opset 20 as nearest sampling."""
 
+OUTPUT = "output"
+"""Name of what an ONNX graph gives; its inputs are "images" and, if open, "num_tokens"."""
+
+_SIDES = ("batch", "channels", "height", "width")
+
 _STANDARD = ("", "ai.onnx")
 """Domains of ONNX's own operators."""
 
@@ -73,7 +78,14 @@ def write_onnx(program: ExportedProgram, file: Path) -> None:
     onnx = _needed("onnx")
     _needed("onnxscript")
     with _quiet():
-        converted: Any = torch.onnx.export(program, (), dynamo=True, opset_version=OPSET)
+        converted: Any = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            opset_version=OPSET,
+            output_names=[OUTPUT],
+            dynamic_shapes=_names_of_open_sides(program),
+        )
     converted.save(file, external_data=_num_bytes(program) > _MOST_BYTES)
     onnx.checker.check_model(str(file))
     nodes = onnx.load(file, load_external_data=False).graph.node
@@ -99,6 +111,19 @@ def run_onnx(file: Path) -> Run:
         return torch.from_numpy(session.run(None, feeds)[0])
 
     return run
+
+
+def _names_of_open_sides(program: ExportedProgram) -> list[dict[int, str]]:
+    """What the graph calls the sides of each input that are open."""
+    shapes = [node.meta["val"].shape for node in program.graph.nodes if _is_input(program, node)]
+    return [
+        {axis: _SIDES[axis] for axis, side in enumerate(shape) if not isinstance(side, int)}
+        for shape in shapes
+    ]
+
+
+def _is_input(program: ExportedProgram, node: Any) -> bool:
+    return node.name in program.graph_signature.user_inputs
 
 
 def _needed(package: str) -> Any:

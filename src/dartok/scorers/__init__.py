@@ -2,6 +2,7 @@
 
 from dartok.scorers.build import create_scorer, list_scorers
 from dartok.scorers.calibration import calibrate, calibrate_num_tokens
+from dartok.scorers.detail import DetailScorer
 from dartok.scorers.edges import ConvScorer, EdgeScorer, Uniform, log_edge_energy
 from dartok.scorers.features import FeatureScorer
 from dartok.scorers.heads import GatedHead, LocalHead
@@ -10,6 +11,7 @@ from dartok.scorers.tokenizer import RegionTokenizer
 
 __all__ = [
     "ConvScorer",
+    "DetailScorer",
     "EdgeScorer",
     "FeatureScorer",
     "GatedHead",

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from dartok.core.notices import say_once
+from dartok.scorers.detail import DetailScorer
 from dartok.scorers.edges import ConvScorer, EdgeScorer, Uniform
 from dartok.scorers.features import (
     TORCHVISION_FEATURES,
@@ -28,7 +29,12 @@ _SIDE_PX = 224
 _NAME = "built_as"
 """Attribute of a scorer that was built by name: such a model can be saved and built again."""
 
-_NAMES: dict[type[nn.Module], str] = {Uniform: "uniform", EdgeScorer: "edge", ConvScorer: "conv"}
+_NAMES: dict[type[nn.Module], str] = {
+    Uniform: "uniform",
+    EdgeScorer: "edge",
+    ConvScorer: "conv",
+    DetailScorer: "detail",
+}
 """What scorers are that were made without a name."""
 
 
@@ -40,7 +46,7 @@ def list_scorers() -> list[str]:
         ['conv', 'edge', 'uniform']
     """
     pretrained = [name + version for name in TORCHVISION_FEATURES for version in ("", _GATED)]
-    return ["conv", "edge", "uniform", "pixels", *pretrained]
+    return ["conv", "edge", "uniform", "detail", "pixels", *pretrained]
 
 
 def create_scorer(
@@ -54,7 +60,8 @@ def create_scorer(
     """A module that maps images `(B, C, H, W)` to positive scores `(B, h, w)`.
 
     - "conv": edge energy plus a small trainable net; the default. "edge": edge energy alone.
-      "uniform": the fixed grid.
+      "uniform": the fixed grid. "detail": deviation of the pixels, which tells busy images from
+      flat ones, for `num_tokens="auto"` without training.
     - "mobilenetv3_small", "mobilenetv3_large", "mnasnet", "squeezenet", "efficientnet_b0": frozen
       torchvision features under the authors' first head; with "_v2", under their second.
     - "timm/<model>": the last feature map of a timm model, frozen, under the first head.
@@ -170,6 +177,8 @@ def _light_scorer(
     """The scorer without a backbone of that name, None for a backbone's. Raises if unknown."""
     if name == "uniform":
         return Uniform()
+    if name == "detail":
+        return DetailScorer(side_px=side_px)
     if name == "edge":
         return EdgeScorer(side_px=side_px)
     if name == "conv":

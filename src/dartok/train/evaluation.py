@@ -11,7 +11,7 @@ from dartok.data.feed import eval_feed
 from dartok.data.loading import BadSamples
 from dartok.data.samples import AnySource, BadSample, Batch, Transform
 from dartok.data.transforms import blank_image
-from dartok.models.dials import set_num_tokens, tokenizer_of
+from dartok.models.dials import tokenizer_of
 from dartok.tasks.classification import Tally
 from dartok.train.world import World
 
@@ -93,11 +93,8 @@ def evaluate_budgets(
     Raises:
         ValueError: If the model has no regions, or a number is out of range.
     """
-    tokenizer = tokenizer_of(model)
-    own = tokenizer.num_tokens, tokenizer.num_rows
     tallies = {}
     for num_tokens in budgets:
-        set_num_tokens(model, num_tokens)
-        tallies[num_tokens] = measure()
-    tokenizer.set_num_tokens(*own)
+        with tokenizer_of(model).at_num_tokens(num_tokens):
+            tallies[num_tokens] = measure()
     return tallies
