@@ -2,8 +2,8 @@
 
     python examples/tokens_per_image.py --out looked-at
 
-A picture's count follows the mean of its scores. `--scorer detail`, the module below, scores the
-deviation of the pixels around: flat pictures get few tokens, busy ones many. The default of
+A picture's count follows the mean of its scores. The scorer `detail` is the deviation of the
+pixels around: flat pictures get few tokens, busy ones many. The default of
 `dartok.adapt`, `--scorer conv`, standardises each picture by itself: untrained, it tells a flat
 picture apart and hardly anything else; training with `--token-cost` teaches it what a token is
 worth. Prints the counts, and writes counts.png. Needs scikit-learn.
@@ -15,20 +15,11 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
+from torch import Tensor
 
 import dartok
 from dartok.data.digits import CanvasConfig, DigitCanvases
 from dartok.draw import contact_sheet, save_image
-
-
-class Detail(nn.Module):
-    """Deviation of the pixels in cells of 8 px, and a little for empty ones."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        mean, square = (avg_pool2d(power, 8) for power in (images, images.square()))
-        return (square - mean.square()).clamp_min(0).sqrt().mean(1) + 0.05
 
 
 def canvases(num_strokes: int, count: int) -> Tensor:
@@ -47,9 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     torch.manual_seed(0)
-    scorer = Detail() if options.scorer == "detail" else options.scorer
     host: Any = timm.create_model("test_vit", in_chans=1)
-    model = dartok.adapt(host, scorer=scorer, strength=1.0).eval()
+    model = dartok.adapt(host, scorer=options.scorer, strength=1.0).eval()
     dartok.set_num_tokens(model, "auto", mean=options.mean)
     seen = [canvases(num_strokes, 64) for num_strokes in (0, 4, 8, 16)]
     mean = dartok.calibrate_num_tokens(model, seen)

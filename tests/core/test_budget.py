@@ -44,6 +44,41 @@ def test_training_holds_the_mean_whatever_the_scale_of_the_scores():
     assert abs(sum(means) / len(means) / 64 - 1) < 0.02
 
 
+def test_no_mass_is_too_large():
+    budget = AutoBudget(100).eval()
+    assert budget(torch.tensor([1e18, 1e30, 1e38])).tolist() == [200, 200, 200]
+
+
+def test_a_budget_made_on_meta_can_be_filled():
+    with torch.device("meta"):
+        budget = AutoBudget(10)
+    assert budget.to_empty(device="cpu").mass_per_token.device.type == "cpu"
+
+
+def test_padding_has_an_empty_box_and_rows_beyond_the_strip_belong_to_none():
+    counts = Counts(torch.tensor([4, 2]), torch.tensor([3, 1]))
+    regions = partition(torch.rand(2, 4, 4), num_tokens=4, num_rows=3, counts=counts)
+    boxes = regions.boxes()
+    sides = boxes[..., 2:] - boxes[..., :2]
+    assert (sides >= 0).all()
+    assert (sides[1, 2:] == 0).all()
+    assert boxes[1, 1, 0] > 0.1
+    one = partition(
+        torch.rand(3, 4, 4), num_tokens=3, num_rows=2, counts=Counts(*[torch.tensor([2])] * 2)
+    )
+    assert one.select(slice(1, 2)).is_region().tolist() == [[True, True, False]]
+
+
+def test_a_seam_after_an_images_last_row_fades_to_zero_whatever_the_padding():
+    scores, images = torch.rand(2, 5, 5), torch.rand(2, 3, 40, 40)
+    counts = Counts(torch.tensor([12, 5]), torch.tensor([4, 2]))
+    together = partition(scores, num_tokens=12, num_rows=4, counts=counts)
+    alone = partition(scores[1:], num_tokens=5, num_rows=2)
+    patches = sample_regions(images, together, (4, 4), sampling="corner")
+    expected = sample_regions(images[1:], alone, (4, 4), sampling="corner")
+    assert_close(patches[1:, :5], expected, rtol=0, atol=1e-5)
+
+
 def test_the_mass_of_a_token_stays_in_float32_and_is_saved():
     budget = AutoBudget(64).half()
     assert budget.mass_per_token.dtype == torch.float32

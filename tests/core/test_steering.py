@@ -50,13 +50,23 @@ def test_the_share_of_tokens_in_a_box_rises_with_its_weight(
     assert shares[-1] > shares[2] > shares[0]
 
 
-def test_the_mass_in_a_box_is_multiplied_by_e_to_the_weight():
+def test_the_mass_in_a_box_is_e_to_the_weight_of_that_beside_it():
     scores = torch.ones(1, 4, 4, dtype=torch.float64)
     box = torch.tensor([[0.0, 0.0, 0.5, 0.5]])
     steered = steer_scores(scores, Steering([box], 2.0))
     assert steered.shape == (1, 32, 32)
-    assert_close(steered[0, :16, :16], torch.full((16, 16), 2.0, dtype=torch.float64).exp())
-    assert (steered[0, 16:] == 1).all()
+    ratio = steered[0, :16, :16] / steered[0, 16:, 16:]
+    assert_close(ratio, torch.full((16, 16), 2.0, dtype=torch.float64).exp())
+
+
+@pytest.mark.parametrize("weight", [800.0, -800.0])
+def test_any_weight_and_any_range_of_a_map_leave_scores_finite_and_positive(weight):
+    priority = (255 * torch.rand(1, 9, 9)).to(torch.uint8)
+    steered = steer_scores(torch.ones(1, 4, 4, dtype=torch.float64), Steering(priority, weight))
+    regions = partition(steered, num_tokens=30, num_rows=5)
+    assert steered.min() > 0
+    assert regions.strip_edges.isfinite().all()
+    assert (regions.strip_edges.diff() >= 0).all()
 
 
 def test_weight_0_returns_the_scores_themselves_and_none_too():
@@ -100,8 +110,14 @@ def test_maps_boxes_and_points_mark_what_they_should():
 @pytest.mark.parametrize(
     ("priority", "message"),
     [
-        (torch.rand(3, 4, 4), r"must be a map \(B, h, w\) with B = 2 or 1"),
+        (torch.rand(3, 5, 5), r"must be a map \(B, h, w\) with B = 2 or 1"),
         (torch.rand(4, 4), r"got a tensor \(4, 4\)"),
+        (
+            torch.rand(2, 3, 4),
+            r"map of some cells, got \(2, 3, 4\); boxes and points come as a list",
+        ),
+        (torch.rand(2, 0, 5), r"map of some cells, got \(2, 0, 5\)"),
+        (torch.full((2, 3, 3), float("nan")), "priority must be finite, got NaN"),
         ([torch.rand(1, 4)], "one tensor of boxes or points for each of 2 images, got 1"),
         ([torch.rand(1, 3)] * 2, r"boxes \(M, 4\) or points \(M, 2\), got \(1, 3\)"),
         ([[0.0, 0.0, 1.0, 1.0]] * 2, r"boxes \(M, 4\) or points \(M, 2\), got \(4,\)"),

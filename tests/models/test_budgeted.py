@@ -1,5 +1,7 @@
 """A number of tokens for each image: dense groups, masked batches and single images agree."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import timm
 import torch
@@ -86,6 +88,47 @@ def test_training_is_masked_and_reaches_the_scorer(name):
     assert float(model.patch_embed.budget.mass_per_token) > 0.001
     assert model.patch_embed.scorer.gain.grad.abs().sum() > 0
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@torch.no_grad()
+def test_threads_do_not_disturb_each_other():
+    model, images = auto("vit_tiny_patch16_224"), pictures()
+    boxes = [torch.tensor([[0.0, 0.0, 0.3, 0.3]])] * 5
+    plain, steered = model(images), model(images, priority=boxes)
+
+    def call(number):
+        return model(images, priority=boxes if number % 2 else None)
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(call, range(12)))
+    for number, result in enumerate(results):
+        assert_close(result, steered if number % 2 else plain)
+
+
+def test_gradient_checkpointing_also_holds_with_a_mask():
+    model, images = auto("vit_wee_patch16_reg1_gap_256"), pictures()
+    model.train()
+    gradients = []
+    for enable in (False, True):
+        model.zero_grad()
+        model.set_grad_checkpointing(enable)
+        model.patch_embed.budget.mass_per_token.fill_(0.03)
+        model(images).sum().backward()
+        gradients.append(model.patch_embed.proj.weight.grad.clone())
+    assert_close(gradients[0], gradients[1])
+
+
+def test_weights_load_with_and_without_a_budget():
+    model = auto("vit_tiny_patch16_224")
+    fixed = dartok.adapt(
+        timm.create_model("vit_tiny_patch16_224", depth=2, img_size=96), scorer="edge"
+    )
+    fixed.load_state_dict(model.state_dict())
+    assert fixed.patch_embed.budget is None
+    without = {k: v for k, v in model.state_dict().items() if "budget" not in k}
+    before = float(model.patch_embed.budget.mass_per_token)
+    model.load_state_dict(without)
+    assert float(model.patch_embed.budget.mass_per_token) == before
 
 
 @torch.no_grad()
@@ -183,6 +226,7 @@ def test_what_cannot_have_a_budget_says_so():
         (grid, {}, "needs partition='flow', got 'grid'"),
         (dartok.adapt(timm.create_model("test_vit")), {"least": 500}, "least <= mean <= most"),
         (torch.nn.Linear(2, 2), {}, "model must hold a dartok tokenizer"),
+        (dartok.adapt(timm.create_model("test_vit")), {"step": 0}, "step must be >= 1, got 0"),
     ]:
         with pytest.raises(ValueError, match=message):
             dartok.set_num_tokens(model, "auto", **options)
@@ -193,6 +237,22 @@ def test_what_cannot_have_a_budget_says_so():
         dartok.set_num_tokens(model, 30, mean=20)
     with pytest.raises(ValueError, match="must have a budget for each image"):
         dartok.calibrate_num_tokens(model, pictures())
+
+
+@pytest.mark.refuses
+def test_what_would_take_padding_for_tokens_is_refused():
+    model, images = auto("vit_wee_patch16_reg1_gap_256"), pictures()
+    with pytest.raises(ValueError, match="forward_head cannot tell tokens from padding"):
+        model.forward_head(model.forward_features(images))
+    with pytest.raises(ValueError, match="cannot be causal; pass attn_mask instead"):
+        model(images, is_causal=True)
+    with pytest.raises(ValueError, match="cannot be used in Sequential, which would take padding"):
+        dartok.set_num_tokens(torch.nn.Sequential(model), "auto")
+    with pytest.raises(ValueError, match="mean must be >= 1, got 0"):
+        dartok.set_num_tokens(model, "auto", mean=0)
+    unpooled = auto("vit_tiny_patch16_224")
+    unpooled.reset_classifier(0, "")
+    assert unpooled(images).shape[:2] == (5, 1 + 80)
 
 
 @pytest.mark.refuses

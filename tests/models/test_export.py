@@ -147,7 +147,7 @@ def no_input(graph):
 
 @pytest.mark.parametrize("change", [nearest, another_weight])
 def test_a_corrupted_graph_is_caught(graph, model, change):
-    shapes = Shapes(any_size=True, any_num_tokens=True, image_px=(96, 96))
+    shapes = Shapes(any_size=True, any_num_tokens=True, image_px=(96, 96), patch_px=(16, 16))
     assert check_graph(run_onnx(graph), model, shapes)
     with pytest.raises(ValueError, match="the exported graph differs from the model by"):
         check_graph(run_onnx(corrupted(graph, change)), model, shapes)
@@ -188,6 +188,13 @@ def test_what_cannot_be_exported_says_why(model, tmp_path):
         (model, tmp_path / "no" / "model.onnx", {}, "does not exist; make it"),
         (model, tmp_path / "m.pt2", {"to": "aot", "any_num_tokens": True}, "cannot be compiled"),
         (model, file, {"to": "tensorrt"}, "to must be one of onnx, torch, aot, got 'tensorrt'"),
+        (model, tmp_path, {}, "is a folder; name a file in it"),
+        (
+            model,
+            file,
+            {"geometry": torch.float16},
+            "geometry must be torch.float32 or torch.float64",
+        ),
         (model, file, {"bilinear": "near"}, "bilinear must be one of grid_sample, gather"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -40,8 +40,8 @@ class ShowConfig:
     """Weights of the model, .pth or .safetensors; random without."""
     box: tuple[float, float, float, float] | None = None
     """What matters, as left, top, right and bottom in [0, 1]: more regions go there."""
-    box_weight: float = 2.0
-    """By how much the box matters: added to the logarithm of the score; 0 for not at all."""
+    box_weight: float | None = None
+    """By how much the box matters: added to the logarithm of the score; 2 by default, 0 for not."""
 
     def __post_init__(self) -> None:
         if self.tokens is not None and not 1 <= self.tokens <= _MOST_TOKENS:
@@ -58,6 +58,8 @@ class ShowConfig:
             raise ValueError(
                 f"box must be left, top, right, bottom from 0 to 1 and in order, got {self.box}"
             )
+        if self.box is None and self.box_weight is not None:
+            raise ValueError(f"box-weight {self.box_weight} needs a box; give --box")
         if self.checkpoint is not None and self.model is None:
             raise ValueError(f"checkpoint {self.checkpoint} needs a model; name it with --model")
 

@@ -57,7 +57,8 @@ def create_viewer(config: ShowConfig) -> Viewer:
     viewer = _cutter(config) if config.model is None else _model_viewer(config.model, config)
     if config.box is None:
         return viewer
-    return viewer._replace(steering=Steering([torch.tensor([config.box])], config.box_weight))
+    weight = {} if config.box_weight is None else {"weight": config.box_weight}
+    return viewer._replace(steering=Steering([torch.tensor([config.box])], **weight))
 
 
 @torch.inference_mode()

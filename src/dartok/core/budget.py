@@ -81,7 +81,8 @@ class AutoBudget(nn.Module):
             >>> budget.counts_at(torch.tensor([0.1, 2.0, 30.0]), torch.tensor(0.5))
             tensor([1, 4, 8])
         """
-        steps = ((mass / mass_per_token - self.least) / self.step).round()
+        tokens = (mass / mass_per_token).clamp(self.least, 2 * self.most)  # beyond, long overflows
+        steps = ((tokens - self.least) / self.step).round()
         return (self.least + self.step * steps.long()).clamp(self.least, self.most)
 
     def forward(self, mass: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
@@ -105,7 +106,8 @@ class AutoBudget(nn.Module):
         mass = self.mass_per_token
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         wide = torch.promote_types(self.mass_per_token.dtype, torch.float32)
-        self.mass_per_token = mass.to(self.mass_per_token.device, wide)
+        if wide != self.mass_per_token.dtype:
+            self.mass_per_token = mass.to(self.mass_per_token.device, wide)
         return self
 
     def extra_repr(self) -> str:

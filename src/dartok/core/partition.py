@@ -105,7 +105,8 @@ def _counted_flow(frames: Tensor, num_tokens: int, num_rows: int, counts: Counts
     before_last_frame = (frames.shape[1] - 1) * num_rows
     ends = (before_last_frame + counts.rows) * width
     strip_cells = counted_edges(strip, counts.tokens, num_tokens, ends=ends)
-    return Regions(row_cells / height, strip_cells / width, counts.tokens)
+    each = counts.tokens.expand(frames.shape[0])
+    return Regions(row_cells / height, strip_cells / width, each)
 
 
 def grid_partition(scores: Float[Tensor, "B *T h w"], *, num_tokens: int, num_rows: int) -> Regions:

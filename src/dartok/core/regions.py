@@ -51,7 +51,7 @@ class Regions(NamedTuple):
     """R + 1 increasing row edges per frame, in [0, 1] of the image height."""
     strip_edges: Float[Tensor, "B strip_edges"]
     """N + 1 increasing region edges in strip coordinates, from 0 to T * R."""
-    counts: Int[Tensor, "#B"] | None = None
+    counts: Int[Tensor, "B"] | None = None
     """Regions of each image where images differ, at most N: those beyond are empty padding at the
     end of the strip, in rows of no height. None where every image has N."""
 
@@ -92,7 +92,7 @@ class Regions(NamedTuple):
         index = torch.arange(tokens_of(self), device=self.strip_edges.device)
         if self.counts is None:
             return (index >= 0).expand(self.strip_edges.shape[0], -1)
-        return (index < self.counts[:, None]).expand(self.strip_edges.shape[0], -1)
+        return index < self.counts[:, None]
 
     def areas(self) -> Float[Tensor, "B N"]:
         """Area of each region as a fraction of the image (of the clip: of all its frames).
@@ -149,18 +149,15 @@ class Regions(NamedTuple):
         # Where an edge ties with a row's end, rounding leaves an empty piece or a sliver beyond it.
         widths = pieces.boxes_xyxy[..., 2] - pieces.boxes_xyxy[..., 0]
         least = _SLIVER * self.strip_edges.diff(dim=1).gather(1, pieces.region)
-        sliver = (widths < least).unsqueeze(-1)
+        flat = pieces.boxes_xyxy[..., 3] <= pieces.boxes_xyxy[..., 1]  # beyond the strip's end
+        sliver = ((widths < least) | flat).unsqueeze(-1)
         index = pieces.region.unsqueeze(-1).expand(-1, -1, 2)
         low = pieces.boxes_xyxy[..., :2].masked_fill(sliver, 1.0)
         high = pieces.boxes_xyxy[..., 2:].masked_fill(sliver, 0.0)
         shape = (*self.areas().shape, 2)
-        return torch.cat(
-            [
-                low.new_ones(shape).scatter_reduce(1, index, low, "amin"),
-                high.new_zeros(shape).scatter_reduce(1, index, high, "amax"),
-            ],
-            dim=-1,
-        )
+        first = low.new_ones(shape).scatter_reduce(1, index, low, "amin")
+        last = high.new_zeros(shape).scatter_reduce(1, index, high, "amax")
+        return torch.cat([first, torch.maximum(first, last)], dim=-1)  # padding: a point
 
     def pieces(self) -> Pieces:
         """The regions cut at every row end: `N + T * R - 1` rectangles per image, in strip order.

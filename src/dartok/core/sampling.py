@@ -229,6 +229,9 @@ def _blend_seams(
     # (B, C, strip rows, samples)
     first = _first_column(picture, regions, num_samples, read)
     following = F.pad(first[:, :, 1:], (0, 0, 0, 1))
+    rows = torch.arange(first.shape[2], device=first.device)  # of which the last may be padding
+    is_last = rows >= regions.strip_edges[:, -1:].detach() - 1
+    following = following.masked_fill(is_last[:, None, :, None], 0)
     index = columns.row.flatten(1)[:, None, :, None].expand(-1, picture.shape[1], -1, num_samples)
     following = following.gather(2, index)
     beyond_px = (columns.x * width_px - (width_px - 1)).clamp_min(0).to(column.dtype)

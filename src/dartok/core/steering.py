@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dartok.core.overlap import overlap_lengths
+from dartok.core.reading import readable
 
 __all__ = ["Priority", "Steering", "priority_map", "steer_scores"]
 
@@ -16,6 +17,8 @@ Priority = Tensor | Sequence[Tensor]
 
 _LEAST_CELLS = 32
 """Cells a side that a score map is refined to, so that small boxes are seen."""
+
+_LEAST_EXPONENT = -60.0  # of a factor: a score must stay above 0
 
 _SLACK = 0.01  # that a box may reach beyond the picture
 
@@ -38,7 +41,8 @@ def steer_scores(
     """`scores * exp(weight * priority)`, on cells small enough to hold the priority.
 
     A score is constant on its cell, so cutting cells into equal parts changes no region; only then
-    is the priority added, in logarithm. Weight 0 returns the scores themselves.
+    is the priority added, in logarithm. An image's scores are divided by the largest factor, which
+    changes no region either. Weight 0 returns the scores themselves.
 
     Source: ours.
 
@@ -47,15 +51,16 @@ def steer_scores(
     Example:
         >>> box = torch.tensor([[0.0, 0.0, 0.5, 1.0]])
         >>> steer_scores(torch.ones(1, 1, 1), Steering([box], 1.0))[0, 0, [0, -1]]
-        tensor([2.7183, 1.0000])
+        tensor([1.0000, 0.3679])
     """
     if steering is None or steering.weight == 0:
         return scores
     if not abs(steering.weight) < float("inf"):
         raise ValueError(f"priority weight must be finite, got {steering.weight}")
     fine = _refined(scores)
-    priority = priority_map(steering.priority, fine)
-    return fine * (steering.weight * priority).exp()
+    exponent = steering.weight * priority_map(steering.priority, fine)
+    below = exponent - exponent.amax((1, 2), keepdim=True)  # the scale of scores changes no region
+    return fine * below.clamp_min(_LEAST_EXPONENT).exp()
 
 
 def priority_map(priority: Priority, like: Float[Tensor, "B h w"]) -> Float[Tensor, "#B h w"]:
@@ -69,8 +74,8 @@ def priority_map(priority: Priority, like: Float[Tensor, "B h w"]) -> Float[Tens
       around each, the largest of all points.
 
     Raises:
-        ValueError: If shapes or the number of images do not match; on the CPU also if a box is not
-            in order or lies outside [0, 1]: elsewhere it would stall the device.
+        ValueError: If shapes or the number of images do not match; of values on the CPU also if a
+            box is not in order or lies outside [0, 1], or a map is not finite.
     Example:
         >>> priority_map([torch.tensor([[0.0, 0.0, 0.75, 1.0]])], torch.ones(1, 1, 2))
         tensor([[[1.0000, 0.5000]]])
@@ -96,6 +101,13 @@ def _mean_of_map(priority: Tensor, like: Tensor) -> Tensor:
             f"priority must be a map (B, h, w) with B = {like.shape[0]} or 1, or a list of boxes "
             f"(M, 4) or points (M, 2), one for each image; got a tensor {tuple(priority.shape)}"
         )
+    if priority.shape[-1] in (2, 4) or 0 in priority.shape:
+        raise ValueError(
+            f"priority must be a map of some cells, got {tuple(priority.shape)}; boxes and points "
+            "come as a list, one (M, 4) or (M, 2) for each image"
+        )
+    if readable(priority) and not priority.double().sum().isfinite():
+        raise ValueError("priority must be finite, got NaN or infinite values; clean the map")
     values = priority.to(like)
     shares = [
         overlap_lengths(_even_edges(cells, like), size, 1 / size) * cells
@@ -106,27 +118,28 @@ def _mean_of_map(priority: Tensor, like: Tensor) -> Tensor:
 
 def _mark(marks: Any, like: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     """The largest of the boxes' or points' priorities in each cell."""
-    marks = torch.as_tensor(marks, dtype=like.dtype, device=like.device)
+    marks = torch.as_tensor(marks)
+    if marks.numel() == 0:
+        return torch.zeros_like(like)
     if marks.ndim != 2 or marks.shape[-1] not in (2, 4):
         raise ValueError(
             f"priority must be boxes (M, 4) or points (M, 2), got {tuple(marks.shape)}"
         )
-    if marks.shape[0] == 0:
-        return torch.zeros_like(like)
-    if marks.device.type == "cpu" and not ((marks >= -_SLACK) & (marks <= 1 + _SLACK)).all():
+    if readable(marks) and not ((marks >= -_SLACK) & (marks <= 1 + _SLACK)).all():
         raise ValueError(
             "priority boxes and points must lie in [0, 1] of the picture, got "
             f"{marks.min():.4g} to {marks.max():.4g}; divide pixels by its width and height"
         )
+    if marks.shape[-1] == 4 and readable(marks) and not (marks[:, :2] <= marks[:, 2:]).all():
+        raise ValueError(
+            f"priority boxes must be left, top, right, bottom in order, got {marks.tolist()}"
+        )
+    marks = marks.to(like)
     each = _boxes(marks, like) if marks.shape[-1] == 4 else _points(marks, like)
     return each.amax(0)
 
 
 def _boxes(boxes_xyxy: Tensor, like: Tensor) -> Float[Tensor, "M h w"]:
-    if boxes_xyxy.device.type == "cpu" and not (boxes_xyxy[:, :2] <= boxes_xyxy[:, 2:]).all():
-        raise ValueError(
-            f"priority boxes must be left, top, right, bottom in order, got {boxes_xyxy.tolist()}"
-        )
     sides = [
         overlap_lengths(boxes_xyxy[:, [axis, axis + 2]].clamp(0, 1), cells, 1 / cells) * cells
         for axis, cells in ((1, like.shape[0]), (0, like.shape[1]))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from dartok.core.names import one_of, whole_number
 from dartok.core.overlap import Measure
 from dartok.core.partition import PartitionName, check_num_rows, default_num_rows, partition
 from dartok.core.quantiles import geometry
+from dartok.core.reading import readable
 from dartok.core.regions import Regions
 from dartok.core.sampling import BilinearName, SamplingName, sample_regions
 from dartok.core.steering import Steering, steer_scores
@@ -155,15 +156,18 @@ class Tokenizer(nn.Module):
             raise ValueError(f"strength must be from 0 (fixed grid) to 1 (DART), got {strength}")
         self.strength.fill_(strength)
 
-    def regions(self, images: Tensor) -> Regions:
-        """The regions of a batch of images, without sampling or projecting them."""
+    def regions(self, images: Tensor, steering: Steering | None = None) -> Regions:
+        """The regions of a batch of images, without sampling or projecting them.
+
+        `steering` stands in for that of `steered`.
+        """
         check_images(images, self.proj.in_channels, self.patch_size)
         if self._known is not None:
             return self._known
         scores = self.scores(images)
         if self.budget is None and not (self.partition == "flow" and _is_any_size(images)):
-            return self.cut(scores, (images.shape[-2], images.shape[-1]))
-        return self._cut_each(scores, images)
+            return self.cut(scores, (images.shape[-2], images.shape[-1]), steering)
+        return self._cut_each(scores, images, steering)
 
     def scores(self, images: Tensor) -> Float[Tensor, "B h w"]:
         """The scores of images as they are cut, raised to the strength."""
@@ -189,11 +193,16 @@ class Tokenizer(nn.Module):
         finally:
             self._known = before
 
-    def cut(self, scores: Float[Tensor, "B h w"], size_px: tuple[int, int]) -> Regions:
+    def cut(
+        self,
+        scores: Float[Tensor, "B h w"],
+        size_px: tuple[int, int],
+        steering: Steering | None = None,
+    ) -> Regions:
         """`num_tokens` regions of score maps, strength included, for images of `size_px`."""
         num_rows = self.num_rows or self._default_num_rows(self.num_tokens, size_px)
         return partition(
-            steer_scores(scores, self._steering),
+            steer_scores(scores, steering or self._steering),
             num_tokens=self.num_tokens,
             num_rows=num_rows,
             kind=self.partition,
@@ -205,14 +214,15 @@ class Tokenizer(nn.Module):
             num_tokens, int(size_px[0]) * width, int(size_px[1]) * height, kind=self.partition
         )
 
-    def _cut_each(self, scores: Tensor, images: Tensor) -> Regions:
+    def _cut_each(self, scores: Tensor, images: Tensor, steering: Steering | None) -> Regions:
         """Regions where counts or rows are known on the device only."""
         if self.budget is None:
             tokens = scores.new_full((1,), self.num_tokens, dtype=torch.long)
-            regions = self.cut_to(tokens, scores, images, num_tokens=self.num_tokens)
-            return regions._replace(counts=None)
+            most = self.num_tokens
+            return self.cut_to(tokens, scores, images, num_tokens=most)._replace(counts=None)
         tokens = self.budget(scores.mean((1, 2)))
-        return self.cut_to(tokens, scores, images, num_tokens=self.budget.most)
+        most = self.budget.most
+        return self.cut_to(tokens, scores, images, num_tokens=most, steering=steering)
 
     def cut_to(
         self,
@@ -222,6 +232,7 @@ class Tokenizer(nn.Module):
         *,
         num_tokens: int,
         most: int | None = None,
+        steering: Steering | None = None,
     ) -> Regions:
         """Regions of each image's own number, known on the device only, in `num_tokens` places.
 
@@ -230,11 +241,12 @@ class Tokenizer(nn.Module):
             scores: As `scores` gives them.
             images: Only their size matters.
             num_tokens: The most that `tokens` holds.
-            most: The same, where `num_tokens` is open in a graph: there is room for its rows.
+            most: What there is room for rows of, where `num_tokens` is open in a graph.
+            steering: As of `regions`.
         """
         rows, room = self._rows_of_each(tokens, most or num_tokens, images)
         return partition(
-            steer_scores(scores, self._steering),
+            steer_scores(scores, steering or self._steering),
             num_tokens=num_tokens,
             num_rows=room,
             counts=Counts(tokens, rows),
@@ -245,7 +257,7 @@ class Tokenizer(nn.Module):
             return tokens.clamp(max=self.num_rows), self.num_rows
         height, width = self.patch_size
         if _is_any_size(images):
-            room = min(most, round((most * _TALLEST_ASPECT) ** 0.5))
+            room = round((most * _TALLEST_ASPECT) ** 0.5)
             aspect = _lengths(images, -2) * width / (_lengths(images, -1) * height)
             return rows_for(tokens, aspect, most=room), room
         down, across = images.shape[-2] * width, images.shape[-1] * height
@@ -282,6 +294,15 @@ class Tokenizer(nn.Module):
         """Tokens and regions of images `(B, C, H, W)`, normalised as the host expects."""
         regions = self.regions(images)
         return Tokens(self.embed(images, regions), regions)
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *options: Any) -> None:
+        """A budget for each image is a setting, and what its tokens are worth may come along."""
+        key = f"{prefix}budget.mass_per_token"
+        if self.budget is None:
+            state.pop(key, None)
+        else:
+            state.setdefault(key, self.budget.mass_per_token)
+        super()._load_from_state_dict(state, prefix, *options)
 
     def extra_repr(self) -> str:
         """The settings, as `repr` shows them."""
@@ -335,11 +356,6 @@ def _lengths(images: Tensor, dim: int) -> Float[Tensor, ""]:
     """A side in pixels as a value of the graph, which every exporter understands."""
     line = images[0, 0, :, 0] if dim == -2 else images[0, 0, 0, :]
     return geometry(torch.ones_like(line)).sum()
-
-
-def readable(values: Tensor) -> bool:
-    """Whether reading a value is cheap: on the CPU, outside a compiler's tracing."""
-    return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _checked_scores(scores: Tensor, images: Tensor) -> Tensor:

@@ -29,6 +29,9 @@ class Budgeted(nn.Module):
     """`set_num_tokens(model, "auto")` is possible."""
     patch_embed: RegionPatchEmbed
     num_prefix_tokens: int
+    global_pool: Any
+    attn_pool: Any
+    patch_drop: Any
 
     def forward(
         self,
@@ -40,43 +43,88 @@ class Budgeted(nn.Module):
         priority_weight: float = 2.0,
     ) -> Any:
         """timm's forward, with what is important in each image: see `dartok.steer`."""
+        if self.patch_embed.budget is None and priority is None:
+            return self._host_forward(x, attn_mask, is_causal)
         steering = None if priority is None else Steering(priority, priority_weight)
-        with self.patch_embed.steered(steering):
-            if self.patch_embed.budget is None:
-                return self._host_forward(x, attn_mask, is_causal)
-            regions = self.patch_embed.regions(x)
-        dense = not (self.training or torch.compiler.is_compiling() or is_causal)
-        if dense and attn_mask is None:
+        regions = self.patch_embed.regions(x, steering)
+        if regions.counts is None:
+            return self._host_head(self.features_of(x, regions, attn_mask, is_causal))
+        dense = not (self.training or is_causal or torch.compiler.is_compiling())
+        if dense and attn_mask is None and self.global_pool:  # without pooling, padded tokens
             return self._forward_in_groups(x, regions)
-        with self.patch_embed.knowing(regions):
-            features: Any = self.forward_features
-            options = {"is_causal": True} if is_causal else {}
-            return self._masked_head(features(x, attn_mask=attn_mask, **options), regions)
+        return self._masked_head(self.features_of(x, regions, attn_mask, is_causal), regions)
+
+    def features_of(
+        self,
+        x: Float[Tensor, "B C H W"],
+        regions: Regions,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Float[Tensor, "B prefix+N D"]:
+        """timm's `forward_features` of regions that are known; the padding is masked."""
+        raise NotImplementedError
+
+    def forward_head(self, x: Float[Tensor, "B L D"], pre_logits: bool = False) -> Any:
+        """timm's method.
+
+        Raises:
+            ValueError: If padding would be pooled with the tokens: `forward` tells them apart.
+        """
+        if self.patch_embed.budget is not None and self._pools_all():
+            raise ValueError(
+                f"forward_head cannot tell tokens from padding with num_tokens='auto' and "
+                f"global_pool={self.global_pool!r}; call the model on the images"
+            )
+        return self._host_head(x, pre_logits)
+
+    def padded_mask(
+        self, attn_mask: Tensor | None, regions: Regions, is_causal: bool
+    ) -> Tensor | None:
+        """The mask of the blocks: the given one, and none looks at the padding.
+
+        Raises:
+            ValueError: If the host would drop tokens, or look at earlier ones only.
+        """
+        if regions.counts is None:
+            return attn_mask
+        if is_causal:
+            raise ValueError("num_tokens='auto' cannot be causal; pass attn_mask instead")
+        if self.training and not isinstance(self.patch_drop, nn.Identity | None):
+            raise ValueError(
+                "num_tokens='auto' cannot train with patch_drop, got "
+                f"{type(self.patch_drop).__name__}; set patch_drop_rate=0"
+            )
+        return with_padding(attn_mask, regions, self.num_prefix_tokens, self.patch_embed.dtype)
 
     def _host_forward(self, x: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Any:
         if is_causal:  # older timm does not know this option
             return super().forward(x, attn_mask=attn_mask, is_causal=True)
         return super().forward(x, attn_mask=attn_mask)
 
+    def _host_head(self, features: Tensor, pre_logits: bool = False) -> Any:
+        host: Any = super()
+        return host.forward_head(features, pre_logits=pre_logits)
+
     def _forward_in_groups(self, x: Tensor, regions: Regions) -> Any:
         indices, results = [], []
         for index, part in same_count_groups(regions):
-            with self.patch_embed.knowing(part):
-                results.append(self._host_forward(x[index], None, False))
+            results.append(self._host_head(self.features_of(x[index], part)))
             indices.append(index)
         order = torch.cat(indices).argsort()
         if isinstance(results[0], tuple):  # the two heads of a distilled DeiT
             return tuple(torch.cat(parts)[order] for parts in zip(*results, strict=True))
         return torch.cat(results)[order]
 
+    def _pools_all(self) -> bool:
+        return self.attn_pool is not None or self.global_pool not in ("token", "")
+
     def _masked_head(self, features: Tensor, regions: Regions) -> Any:
         """timm's `forward_head` of padded tokens."""
-        head: Any = self
-        if head.global_pool in ("token", "") and head.attn_pool is None:
-            return head.forward_head(features)
-        is_token = _is_token(regions, self.num_prefix_tokens)
-        pooled = _pool(head, features, is_token)
-        return head.head(head.head_drop(head.fc_norm(pooled)))
+        if not self._pools_all():
+            return self._host_head(features)
+        host: Any = self
+        pooled = _pool(host, features, _is_token(regions, self.num_prefix_tokens))
+        return host.head(host.head_drop(host.fc_norm(pooled)))
 
 
 def same_count_groups(regions: Regions) -> Iterator[tuple[Int[Tensor, "b"], Regions]]:

@@ -69,30 +69,34 @@ def set_num_tokens(
     tokenizer = tokenizer_of(model)
     if isinstance(num_tokens, str):
         one_of("num_tokens", num_tokens, Literal["auto"])
-        budget = AutoBudget(mean or tokenizer.num_tokens, least=least, most=most, step=step)
+        mean = tokenizer.num_tokens if mean is None else mean
+        budget = AutoBudget(mean, least=least, most=most, step=step)
         _check_host_can_budget(model)
         if tokenizer.budget is not None:  # as calibrated, for the new mean
             budget.start_from(tokenizer.budget)
         tokenizer.set_budget(budget, num_rows)
         return
-    if mean or least or most or step:
+    if any(option is not None for option in (mean, least, most, step)):
         raise ValueError(f"mean, least, most and step need num_tokens='auto', got {num_tokens}")
     tokenizer.set_num_tokens(num_tokens, num_rows)
 
 
 def _check_host_can_budget(model: nn.Module) -> None:
-    """Refuse a model whose blocks would look at the padding."""
-    takes = (getattr(module, "takes_budgets", False) for module in model.modules())
-    if not isinstance(model, Tokenizer) and not any(takes):
+    """Refuse a model whose blocks, or whose wrapper, would look at the padding."""
+    for name in ("_orig_mod", "module"):  # a compiled model, and one of several processes
+        model = getattr(model, name, model)
+    if not isinstance(model, Tokenizer) and not getattr(model, "takes_budgets", False):
         raise ValueError(
-            f"num_tokens='auto' cannot be used in {type(model).__name__}: its attention takes no "
-            "mask of ours; give a number of tokens, or adapt a model of timm"
+            f"num_tokens='auto' cannot be used in {type(model).__name__}, which would take padding "
+            "for tokens; give a number of tokens, or set it on an adapted model of timm"
         )
 
 
 @contextmanager
 def steer(model: nn.Module, priority: Priority, *, weight: float = 2.0) -> Iterator[None]:
     """Direct tokens to what is important, in the calls made meanwhile: no training is needed.
+
+    The model is steered whoever calls it: from several threads use `model(images, priority=...)`.
 
     `log score + weight * priority`, so a place of priority 1 gets about `exp(weight)` times as many
     tokens as without, as far as they reach; the number of tokens stays. Weight 0 changes nothing,

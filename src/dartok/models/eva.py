@@ -12,7 +12,7 @@ from timm.models.eva import Eva
 from torch import Tensor
 
 from dartok.core.regions import Regions
-from dartok.models.budgeted import Budgeted, with_padding
+from dartok.models.budgeted import Budgeted
 from dartok.models.intermediates import as_tuple, check_output_fmt, painted, split_prefix
 from dartok.models.patch_embed import RegionPatchEmbed
 from dartok.models.rotary import Rotary
@@ -41,8 +41,17 @@ class RegionEva(Budgeted, Eva):
         self, x: Float[Tensor, "B C H W"], attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> Float[Tensor, "B prefix+N D"]:
         """timm's method: all tokens behind the last norm; those of padding are not to be used."""
-        regions = self.patch_embed.regions(x)
-        attn_mask = with_padding(attn_mask, regions, self.num_prefix_tokens, self.patch_embed.dtype)
+        return self.features_of(x, self.patch_embed.regions(x), attn_mask, is_causal)
+
+    def features_of(
+        self,
+        x: Float[Tensor, "B C H W"],
+        regions: Regions,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Float[Tensor, "B prefix+N D"]:
+        """`forward_features` of regions that are known; the padding is masked."""
+        attn_mask = self.padded_mask(attn_mask, regions, is_causal)
         tokens, turns = self._enter(x, regions)
         for block, turn in zip(self.blocks, turns, strict=True):
             tokens = self._run_block(block, tokens, turn, attn_mask, is_causal)
@@ -70,7 +79,7 @@ class RegionEva(Budgeted, Eva):
         """
         check_output_fmt(output_fmt)
         regions = self.patch_embed.regions(x)
-        attn_mask = with_padding(attn_mask, regions, self.num_prefix_tokens, self.patch_embed.dtype)
+        attn_mask = self.padded_mask(attn_mask, regions, is_causal)
         taken, last = feature_take_indices(len(self.blocks), indices)
         tokens, turns = self._enter(x, regions)
         found = []

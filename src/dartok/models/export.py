@@ -91,6 +91,10 @@ def export(
     """
     target = _TARGETS[one_of("to", to, Runtime)]
     file = Path(file)
+    if geometry not in (torch.float32, torch.float64):
+        raise ValueError(f"geometry must be torch.float32 or torch.float64, got {geometry}")
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder; name a file in it")
     if file.suffix != target.suffix:
         raise ValueError(f"file must be named *{target.suffix} for to={to!r}, got {file.name}")
     tokenizer = tokenizer_of(model)
@@ -99,6 +103,7 @@ def export(
         any_size=_may_have_any_size(tokenizer, any_size),
         any_num_tokens=any_num_tokens,
         image_px=getattr(tokenizer, "img_size", (224, 224)),
+        patch_px=tokenizer.patch_size,
     )
     with _reading(tokenizer, bilinear), exported_geometry(geometry), _beside(file) as written:
         target.write(trace(model, shapes), written)
@@ -126,7 +131,9 @@ def _difference(
     run: Callable[[tuple[Tensor, ...]], Tensor], model: nn.Module, inputs: Inputs, images: Tensor
 ) -> float:
     tokenizer = tokenizer_of(model)
-    with tokenizer.at_num_tokens(inputs.num_tokens or tokenizer.num_tokens, tokenizer.num_rows):
+    count = inputs.num_tokens or tokenizer.num_tokens
+    rows = None if tokenizer.num_rows is None else min(tokenizer.num_rows, count)
+    with tokenizer.at_num_tokens(count, rows):
         expected = first_output(model(images))
     try:
         actual = run(inputs.arguments(images))
@@ -155,8 +162,8 @@ def _check_exportable(
         )
     if tokenizer.budget is not None:
         raise ValueError(
-            "num_tokens='auto' cannot be exported; give a number, or any_num_tokens=True to choose "
-            "it in each call"
+            "num_tokens='auto' cannot be exported; set a number, and with any_num_tokens=True "
+            "choose it in each call"
         )
     if any_num_tokens and to == "aot":
         raise ValueError(

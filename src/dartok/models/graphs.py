@@ -47,13 +47,16 @@ class Shapes(NamedTuple):
     any_num_tokens: bool
     image_px: tuple[int, int]
     """Height and width that the model is meant for."""
+    patch_px: tuple[int, int]
+    """Height and width of a patch: no picture may be smaller."""
 
     def trials(self, num_tokens: int, small: float) -> Iterator[Inputs]:
         """Batches and sizes to try a graph on: as meant, and where it is open wider and larger."""
         height, width = self.image_px
         sizes = [self.image_px]
         if self.any_size:
-            sizes += [(height // 2 + 3, width + 16), (2 * height, 2 * width)]
+            low = max(height // 2 + 3, self.patch_px[0])
+            sizes += [(low, width + 16), (2 * height, 2 * width)]
         for size in sizes:
             for batch_size in _BATCHES:
                 yield Inputs(batch_size, size, num_tokens if self.any_num_tokens else None)

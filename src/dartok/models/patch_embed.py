@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dartok.core.regions import Regions
+from dartok.core.steering import Steering
 from dartok.core.tokenizer import Tokenizer
 from dartok.models.pixel_range import PixelRange
 
@@ -34,9 +35,11 @@ class RegionPatchEmbed(Tokenizer):
         self.img_size = img_size
         self.pixel_range: PixelRange | None = None
 
-    def regions(self, images: Float[Tensor, "B C H W"]) -> Regions:
+    def regions(
+        self, images: Float[Tensor, "B C H W"], steering: Steering | None = None
+    ) -> Regions:
         """The regions of a batch of images; says once if these were not normalised."""
-        found = super().regions(images)
+        found = super().regions(images, steering)
         if self.pixel_range is not None:
             self.pixel_range.say_if_raw(images)
         return found

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dartok.core.notices import say_once
-from dartok.core.tokenizer import readable
+from dartok.core.reading import readable
 
 __all__ = ["PixelRange"]
 

@@ -167,7 +167,7 @@ def from_pretrained(
         Traceback (most recent call last):
         ValueError: 'runs/nowhere/best' cannot be loaded (there is no such folder); it must hold ...
     """
-    from dartok.models.dials import set_num_tokens, tokenizer_of
+    from dartok.models.dials import tokenizer_of
 
     try:
         model = load_saved(_source_of(name), num_classes=num_classes)
@@ -176,9 +176,14 @@ def from_pretrained(
             f"{str(name)!r} cannot be loaded ({_one_line(error)}); it must hold config.json and "
             "model.safetensors, such as best/ of a run"
         ) from error
-    if num_tokens is not None or num_rows is not None:
-        tokens = num_tokens or tokenizer_of(model).num_tokens
-        set_num_tokens(model, tokens, num_rows=num_rows)
+    if num_tokens is None and num_rows is None:
+        return model
+    tokenizer = tokenizer_of(model)
+    if num_tokens is None and tokenizer.budget is not None:
+        tokenizer.set_budget(tokenizer.budget, num_rows)
+    else:
+        tokens = tokenizer.num_tokens if num_tokens is None else num_tokens
+        tokenizer.set_num_tokens(tokens, num_rows)
     return model
 
 

@@ -8,9 +8,10 @@ from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
-from dartok.models.budgeted import Budgeted, with_padding
+from dartok.core.regions import Regions
+from dartok.models.budgeted import Budgeted
 from dartok.models.intermediates import (
     as_dict,
     as_tuple,
@@ -45,21 +46,29 @@ class RegionHost(Budgeted, VisionTransformer):
         self, x: Float[Tensor, "B C H W"], attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> Float[Tensor, "B prefix+N D"]:
         """timm's method: all tokens behind the last norm; those of padding are not to be used."""
+        if self.patch_embed.budget is not None:
+            return self.features_of(x, self.patch_embed.regions(x), attn_mask, is_causal)
         options = {"is_causal": True} if is_causal else {}  # older timm does not know this
-        if self.patch_embed.budget is None:
-            return super().forward_features(x, attn_mask=attn_mask, **options)
-        self._check_no_patch_drop()
-        regions = self.patch_embed.regions(x)
-        with self.patch_embed.knowing(regions):
-            mask = with_padding(attn_mask, regions, self.num_prefix_tokens, self.patch_embed.dtype)
-            return super().forward_features(x, attn_mask=mask, **options)
+        return super().forward_features(x, attn_mask=attn_mask, **options)
 
-    def _check_no_patch_drop(self) -> None:
-        if self.training and not isinstance(self.patch_drop, nn.Identity):
-            raise ValueError(
-                "num_tokens='auto' cannot train with patch_drop, got "
-                f"{type(self.patch_drop).__name__}; set patch_drop_rate=0"
-            )
+    def features_of(
+        self,
+        x: Float[Tensor, "B C H W"],
+        regions: Regions,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Float[Tensor, "B prefix+N D"]:
+        """`forward_features` of regions that are known; the padding is masked."""
+        attn_mask = self.padded_mask(attn_mask, regions, is_causal)
+        tokens = self._enter(x, regions)
+        for block in self.blocks:
+            tokens = self._run_block(block, tokens, attn_mask, is_causal)
+        return self.norm(tokens)
+
+    def _enter(self, images: Tensor, regions: Regions) -> Tensor:
+        """What the first block receives."""
+        tokens = self._pos_embed(self.patch_embed.embed(images, regions))
+        return self.norm_pre(self.patch_drop(tokens))
 
     def no_weight_decay(self) -> set[str]:
         """timm's set, with the positions under their new name."""
@@ -88,9 +97,9 @@ class RegionHost(Budgeted, VisionTransformer):
         """
         check_output_fmt(output_fmt)
         regions = self.patch_embed.regions(x)
-        attn_mask = with_padding(attn_mask, regions, self.num_prefix_tokens, self.patch_embed.dtype)
+        attn_mask = self.padded_mask(attn_mask, regions, is_causal)
         taken, last = feature_take_indices(len(self.blocks), indices)
-        tokens = self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed.embed(x, regions))))
+        tokens = self._enter(x, regions)
         blocks = self.blocks[: last + 1] if stop_early else self.blocks
         found = []
         for index, block in enumerate(blocks):
@@ -109,13 +118,12 @@ class RegionHost(Budgeted, VisionTransformer):
     def _run_block(
         self, block: Any, tokens: Tensor, attn_mask: Tensor | None, is_causal: bool
     ) -> Tensor:
+        options: dict[str, Any] = {} if attn_mask is None else {"attn_mask": attn_mask}
         if is_causal:  # blocks of older timm do not know this option
-            return block(tokens, attn_mask=attn_mask, is_causal=True)
-        if attn_mask is not None:
-            return block(tokens, attn_mask=attn_mask)
+            options["is_causal"] = True
         if self.grad_checkpointing:
-            return checkpoint(block, tokens)
-        return block(tokens)
+            return checkpoint(block, tokens, **options)
+        return block(tokens, **options)
 
 
 class RegionViT(RegionHost):

@@ -1,6 +1,7 @@
 """Set on some pictures what a model should not learn from each batch anew."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,8 @@ def calibrate_num_tokens(model: nn.Module, images: Pictures) -> float:
         )
     tokenizer, budget = tokenizers[0], tokenizers[0].budget
     device = budget.mass_per_token.device
-    masses = [tokenizer.scores(pictures.to(device)).mean((1, 2)) for pictures in _batches(images)]
+    with _evaluating(tokenizer):  # as the counts will be taken; statistics stay
+        masses = [tokenizer.scores(batch.to(device)).mean((1, 2)) for batch in _batches(images)]
     if not masses:
         raise ValueError("images must hold at least one batch of pictures, got none")
     mass = torch.cat(masses).to(budget.mass_per_token)
@@ -99,6 +101,17 @@ def calibrate_num_tokens(model: nn.Module, images: Pictures) -> float:
     nearest = min((low, high), key=lambda bound: _miss(budget, mass, bound))
     budget.mass_per_token.copy_(nearest)
     return float(budget.counts_at(mass, nearest).double().mean())
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _miss(budget: AutoBudget, mass: Tensor, mass_per_token: Tensor) -> float:
