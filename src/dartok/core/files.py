@@ -1,6 +1,8 @@
 """Files that are complete or absent, whatever stops the process."""
 
+import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,9 +25,15 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
         beside.replace(path)
-    except RuntimeError as error:  # how torch.save reports a full disk
+    except (OSError, RuntimeError) as error:  # the latter is how torch.save reports a full disk
+        free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
         beside.unlink(missing_ok=True)
-        raise OSError(f"{path} cannot be written ({str(error).splitlines()[0]})") from error
+        if isinstance(error, OSError) and error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            f"{path} cannot be written ({str(error).splitlines()[0]}), with {free / 1e6:.1f} MB "
+            "left there; free space, or choose another folder"
+        ) from error
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
