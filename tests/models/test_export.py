@@ -60,13 +60,11 @@ def test_one_file_serves_every_batch_size_and_budget(graph, model, num_tokens):
     assert largest_difference(run_onnx(graph), other, room, num_tokens) < 1e-4
 
 
-def test_the_file_holds_standard_operators_of_opset_18_and_no_float64(graph):
+def test_the_file_holds_standard_operators_of_opset_18(graph):
     file = onnx.load(graph)
     assert {node.domain for node in file.graph.node} <= {"", "ai.onnx"}
     assert [(opset.domain, opset.version) for opset in file.opset_import] == [("", 18)]
     assert len(file.functions) == 0
-    kinds = {value.type.tensor_type.elem_type for value in file.graph.value_info}
-    assert onnx.TensorProto.DOUBLE not in kinds
     assert [value.name for value in file.graph.input] == ["images", "num_tokens"]
     assert [value.name for value in file.graph.output] == ["output"]
     axes = [
@@ -75,12 +73,14 @@ def test_the_file_holds_standard_operators_of_opset_18_and_no_float64(graph):
     assert axes == ["batch", 3, "height", "width"]
 
 
-def test_gathers_stand_in_for_grid_sample(model, tmp_path):
+def test_gathers_stand_in_for_grid_sample_and_float32_for_float64(model, tmp_path):
     file = tmp_path / "model.onnx"
-    export(model, file, bilinear="gather")
-    operators = {node.op_type for node in onnx.load(file).graph.node}
-    assert "GridSample" not in operators
-    assert largest_difference(run_onnx(file), model, SIZES) < 1e-4
+    export(model, file, bilinear="gather", geometry=torch.float32)
+    loaded = onnx.load(file)
+    assert "GridSample" not in {node.op_type for node in loaded.graph.node}
+    kinds = {value.type.tensor_type.elem_type for value in loaded.graph.value_info}
+    assert onnx.TensorProto.DOUBLE not in kinds
+    assert largest_difference(run_onnx(file), model, SIZES) < 1e-3
     assert model.patch_embed.bilinear == "grid_sample"
 
 
@@ -96,10 +96,10 @@ def test_vit_and_deit_of_full_depth_agree_at_their_own_size(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["eva02_tiny_patch14_224", "vit_small_patch16_dinov3"])
-def test_rotary_hosts_agree_with_geometry_in_float64(name, tmp_path):
+def test_rotary_hosts_agree(name, tmp_path):
     host = spread(timm.create_model(name, depth=2))
     model = dartok.adapt(host, num_tokens=60, strength=1.0).eval()
-    checks = export(model, tmp_path / "model.onnx", geometry=torch.float64)
+    checks = export(model, tmp_path / "model.onnx")
     assert max(check.difference for check in checks) < 1e-4
 
 
@@ -148,9 +148,9 @@ def no_input(graph):
 @pytest.mark.parametrize("change", [nearest, another_weight])
 def test_a_corrupted_graph_is_caught(graph, model, change):
     shapes = Shapes(any_size=True, any_num_tokens=True, image_px=(96, 96), patch_px=(16, 16))
-    assert check_graph(run_onnx(graph), model, shapes)
+    assert check_graph(run_onnx(graph), model, shapes, at_most=1e-4)
     with pytest.raises(ValueError, match="the exported graph differs from the model by"):
-        check_graph(run_onnx(corrupted(graph, change)), model, shapes)
+        check_graph(run_onnx(corrupted(graph, change)), model, shapes, at_most=1e-3)
 
 
 def test_a_graph_that_differs_is_not_kept_and_the_last_good_one_stays(model, tmp_path, monkeypatch):
