@@ -70,9 +70,9 @@ def export(
 
     The batch is open. So is the size of the pictures, for the partition "flow". With
     `any_num_tokens` the number of tokens N is a second input, "num_tokens", and one file serves
-    every budget. There is room for `4 * sqrt(N0)` rows, with the model's own number N0: beyond
-    `N * height / width = 16 * N0` rows are fewer, and wider, than the model's. The regions of a
-    graph are those of eval mode; strength is what it is now.
+    every budget, from 2 up. There is room for `4 * sqrt(N0)` rows, with the model's own number N0:
+    beyond `N * height / width = 16 * N0` rows are fewer, and wider, than the model's. The regions
+    of a graph are those of eval mode; strength is what it is now.
 
     Args:
         model: An adapted model on the CPU, in eval mode, in float32.
@@ -80,7 +80,7 @@ def export(
         to: The runtime.
         bilinear: "gather" for a graph without GridSample, for runtimes that read it wrongly.
         any_size: Whether pictures may have any size; None where the model's partition allows.
-        any_num_tokens: Whether the number of tokens is an input; not for "aot".
+        any_num_tokens: Whether the number of tokens is an input.
         geometry: torch.float32 for runtimes without float64, such as TensorRT. It places samples
             to some 1e-4 px, so such a graph may be 1e-3 off; one in float64 at most 1e-4.
     Returns:
@@ -98,7 +98,7 @@ def export(
     if file.suffix != target.suffix:
         raise ValueError(f"file must be named *{target.suffix} for to={to!r}, got {file.name}")
     tokenizer = tokenizer_of(model)
-    _check_exportable(model, tokenizer, to, any_num_tokens)
+    _check_exportable(model, tokenizer, any_num_tokens)
     shapes = Shapes(
         any_size=_may_have_any_size(tokenizer, any_size),
         any_num_tokens=any_num_tokens,
@@ -154,9 +154,7 @@ def _difference(
     return float((actual - expected).abs().max() / expected.abs().max().clamp_min(1))
 
 
-def _check_exportable(
-    model: nn.Module, tokenizer: Tokenizer, to: Runtime, any_num_tokens: bool
-) -> None:
+def _check_exportable(model: nn.Module, tokenizer: Tokenizer, any_num_tokens: bool) -> None:
     weight = tokenizer.proj.weight
     if model.training:
         raise ValueError("model must be in eval mode to be exported, got train; call model.eval()")
@@ -169,11 +167,6 @@ def _check_exportable(
         raise ValueError(
             "num_tokens='auto' cannot be exported; set a number, and with any_num_tokens=True "
             "choose it in each call"
-        )
-    if any_num_tokens and to == "aot":
-        raise ValueError(
-            "any_num_tokens cannot be compiled to 'aot', whose compiler needs to know whether it "
-            "is 1; fix the number, or export to 'onnx' or 'torch'"
         )
     if any_num_tokens and tokenizer.partition != "flow":
         raise ValueError(
