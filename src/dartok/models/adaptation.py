@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from dartok.core.modes import in_eval_mode
 from dartok.core.partition import PartitionName
 from dartok.core.precision import without_autocast
 from dartok.core.sampling import SamplingName
@@ -19,7 +20,7 @@ from dartok.models.patch_embed import RegionPatchEmbed
 from dartok.models.preprocessing import note_pixels
 from dartok.scorers.tokenizer import as_scorer
 
-__all__ = ["adapt", "carry_over", "in_eval_mode"]
+__all__ = ["adapt", "carry_over"]
 
 _LARGEST_DIFFERENCE = {torch.float64: 1e-5, torch.float32: 1e-5}
 """Relative, between host and adapted model at the start; half precision rounds far above it."""
@@ -196,19 +197,6 @@ def _noise(shape: tuple[int, int, int]) -> Tensor:
     grains = (-(-shape[1] // _GRAIN_PX), -(-shape[2] // _GRAIN_PX))
     noise = torch.randn((1, shape[0], *grains), generator=generator, device="cpu")
     return nn.functional.interpolate(noise, shape[1:], mode="bilinear")
-
-
-@contextmanager
-def in_eval_mode(*models: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; then each module is in the mode that it was in."""
-    modes = {module: module.training for model in models for module in model.modules()}
-    try:
-        for model in models:
-            model.eval()
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dartok.core.modes import in_eval_mode
 from dartok.core.tokenizer import Tokenizer
-from dartok.models.adaptation import in_eval_mode
 from dartok.models.dials import tokenizer_of
 from dartok.models.hosts import adapted_host, host_record
 from dartok.models.presets import DARVIT_PRESETS

@@ -1,12 +1,12 @@
 """Set on some pictures what a model should not learn from each batch anew."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from dartok.core.budget import AutoBudget
+from dartok.core.modes import in_eval_mode
 from dartok.core.tokenizer import Tokenizer, check_images
 from dartok.scorers.features import FeatureScorer
 
@@ -88,7 +88,7 @@ def calibrate_num_tokens(model: nn.Module, images: Pictures) -> float:
         )
     tokenizer, budget = tokenizers[0], tokenizers[0].budget
     device = budget.mass_per_token.device
-    with _evaluating(tokenizer):  # as the counts will be taken; statistics stay
+    with in_eval_mode(tokenizer):  # as the counts will be taken; statistics stay
         masses = [tokenizer.scores(batch.to(device)).mean((1, 2)) for batch in _batches(images)]
     if not masses:
         raise ValueError("images must hold at least one batch of pictures, got none")
@@ -101,17 +101,6 @@ def calibrate_num_tokens(model: nn.Module, images: Pictures) -> float:
     nearest = min((low, high), key=lambda bound: _miss(budget, mass, bound))
     budget.mass_per_token.copy_(nearest)
     return float(budget.counts_at(mass, nearest).double().mean())
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _miss(budget: AutoBudget, mass: Tensor, mass_per_token: Tensor) -> float:
