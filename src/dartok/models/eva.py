@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dartok.core.regions import Regions
 from dartok.models.budgeted import Budgeted
-from dartok.models.intermediates import as_tuple, check_output_fmt, painted, split_prefix
+from dartok.models.intermediates import as_tuple, check_output_fmt, laid_out
 from dartok.models.patch_embed import RegionPatchEmbed
 from dartok.models.rotary import Rotary
 
@@ -89,12 +89,14 @@ class RegionEva(Budgeted, Eva):
             tokens = self._run_block(block, tokens, turn, attn_mask, is_causal)
             if index in taken:
                 found.append(self.norm(tokens) if norm else tokens)
-        maps, prefixes = split_prefix(found, self.num_prefix_tokens)
-        if output_fmt == "NCHW":
-            size = self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1]))
-            maps = painted(maps, regions, size)
-        if not (return_prefix_tokens and self.num_prefix_tokens):
-            prefixes = []
+        maps, prefixes = laid_out(
+            found,
+            regions,
+            self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1])),
+            num_prefix=self.num_prefix_tokens,
+            output_fmt=output_fmt,
+            with_prefix=return_prefix_tokens,
+        )
         return as_tuple(None if intermediates_only else self.norm(tokens), maps, prefixes)
 
     def _host_forward(self, x: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
@@ -109,17 +111,9 @@ class RegionEva(Budgeted, Eva):
         tokens = self.pos_drop(torch.cat([*parts, tokens], dim=1))
         kept = None
         if self.patch_drop is not None:
-            self._check_no_padding(regions)
             tokens, kept = self.patch_drop(tokens)
         turns = repeat(None, len(self.blocks)) if self.rope is None else self._turns(regions, kept)
         return self.norm_pre(tokens), turns
-
-    def _check_no_padding(self, regions: Regions) -> None:
-        if self.training and regions.counts is not None:
-            raise ValueError(
-                "num_tokens='auto' cannot train with patch_drop, got "
-                f"{type(self.patch_drop).__name__}; set patch_drop_rate=0"
-            )
 
     def _turns(self, regions: Regions, kept: Tensor | None) -> Iterable[Tensor]:
         assert self.rope is not None

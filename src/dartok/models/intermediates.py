@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dartok.core.regions import Regions, tokens_of
 
-__all__ = ["as_dict", "as_tuple", "check_output_fmt", "painted", "split_prefix"]
+__all__ = ["as_dict", "as_tuple", "check_output_fmt", "laid_out", "painted"]
 
 
 def check_output_fmt(output_fmt: str) -> None:
@@ -20,10 +20,32 @@ def check_output_fmt(output_fmt: str) -> None:
         raise ValueError(f"output_fmt must be one of NCHW, NLC, got {output_fmt!r}")
 
 
-def split_prefix(found: Sequence[Tensor], num_prefix: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Tokens `(B, prefix + N, D)` of several blocks as those of the regions and the prefix."""
-    patches = [tokens[:, num_prefix:] for tokens in found]
-    return patches, [tokens[:, :num_prefix] for tokens in found]
+def laid_out(
+    found: Sequence[Tensor],
+    regions: Regions,
+    size: tuple[int, int],
+    *,
+    num_prefix: int,
+    output_fmt: str,
+    with_prefix: bool,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Tokens `(B, prefix + N, D)` of several blocks, as timm returns them.
+
+    Args:
+        found: One for each block that was asked for.
+        regions: What the N tokens stand for.
+        size: Height and width of the maps, in cells.
+        num_prefix: Tokens before those of the regions.
+        output_fmt: "NCHW" paints maps `(B, D, *size)`; "NLC" leaves tokens `(B, N, D)`.
+        with_prefix: Whether the prefix is wanted.
+    Returns:
+        The maps or tokens, and the prefixes: none if there are none or they are not wanted.
+    Raises:
+        ValueError: If maps are asked for and tokens were dropped.
+    """
+    values = [tokens[:, num_prefix:] for tokens in found]
+    prefixes = [tokens[:, :num_prefix] for tokens in found] if with_prefix and num_prefix else []
+    return (painted(values, regions, size) if output_fmt == "NCHW" else values), prefixes
 
 
 def painted(tokens: Sequence[Tensor], regions: Regions, size: tuple[int, int]) -> list[Tensor]:

@@ -11,7 +11,7 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
 from dartok.core.regions import Regions
-from dartok.models.intermediates import as_tuple, check_output_fmt, painted, split_prefix
+from dartok.models.intermediates import as_tuple, check_output_fmt, laid_out
 
 __all__ = ["RegionBeit", "RegionRelPos", "RelativeHost"]
 
@@ -86,12 +86,14 @@ class RelativeHost(nn.Module):
             tokens = self._run_block(block, tokens, centres, shared)
             if index in taken:
                 found.append(self.norm(tokens) if norm else tokens)
-        maps, prefixes = split_prefix(found, self.num_prefix_tokens)
-        if output_fmt == "NCHW":
-            size = self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1]))
-            maps = painted(maps, regions, size)
-        if not (return_prefix_tokens and self.num_prefix_tokens):
-            prefixes = []
+        maps, prefixes = laid_out(
+            found,
+            regions,
+            self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1])),
+            num_prefix=self.num_prefix_tokens,
+            output_fmt=output_fmt,
+            with_prefix=return_prefix_tokens,
+        )
         return as_tuple(None if intermediates_only else self.norm(tokens), maps, prefixes)
 
     def _enter(self, images: Tensor, regions: Regions) -> tuple[Tensor, Tensor, Tensor | None]:

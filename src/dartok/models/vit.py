@@ -16,8 +16,7 @@ from dartok.models.intermediates import (
     as_dict,
     as_tuple,
     check_output_fmt,
-    painted,
-    split_prefix,
+    laid_out,
 )
 from dartok.models.patch_embed import RegionPatchEmbed
 
@@ -106,12 +105,14 @@ class RegionHost(Budgeted, VisionTransformer):
             tokens = self._run_block(block, tokens, attn_mask, is_causal)
             if index in taken:
                 found.append(self.norm(tokens) if norm else tokens)
-        maps, prefixes = split_prefix(found, self.num_prefix_tokens)
-        if output_fmt == "NCHW":
-            size = self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1]))
-            maps = painted(maps, regions, size)
-        if not (return_prefix_tokens and self.num_prefix_tokens):
-            prefixes = []
+        maps, prefixes = laid_out(
+            found,
+            regions,
+            self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1])),
+            num_prefix=self.num_prefix_tokens,
+            output_fmt=output_fmt,
+            with_prefix=return_prefix_tokens,
+        )
         final = None if intermediates_only else self.norm(tokens)
         return as_dict(final, maps, prefixes) if output_dict else as_tuple(final, maps, prefixes)
 
