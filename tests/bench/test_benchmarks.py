@@ -52,10 +52,17 @@ def test_the_loop_overhead_script_prints_every_limit():
     assert "batches in memory" in done.stdout
 
 
+def test_the_scan_speed_script_prints_every_limit():
+    done = run_script("scan_speed.py", "--length", "16", "--rounds", "1")
+    assert done.returncode in (0, 1), done.stderr  # one round on a busy machine proves no speed
+    assert done.stdout.count(": met (") + done.stdout.count(": NOT MET (") == 4
+    assert "float32" in done.stdout.splitlines()[0]
+
+
 @pytest.mark.refuses
-@pytest.mark.parametrize("name", ["elastic.py", "loop_overhead.py"])
+@pytest.mark.parametrize("name", ["elastic.py", "loop_overhead.py", "scan_speed.py"])
 def test_a_script_refuses_numbers_it_cannot_use(name):
-    option = {"elastic.py": "--steps", "loop_overhead.py": "--rounds"}[name]
+    option = {"elastic.py": "--steps"}.get(name, "--rounds")
     done = run_script(name, option, "0")
     assert done.returncode == 2
     assert "got 0" in done.stderr
