@@ -107,6 +107,8 @@ TIMM_OF_STAGES = [
 ]
 """Hosts without one depth for all: built as deep as they are."""
 
+OURS = ["vim_tiny", "vim_small", "vim_tiny_stride8", "videomamba_tiny", "videomamba_small"]
+"""Vision Mambas, registered with timm by dartok."""
 
 ABSOLUTE = "pos_embed|position_embedding"
 RELATIVE = "relative_position|rel_pos|attention_bias|cpb_mlp"
@@ -126,6 +128,7 @@ def listed_hosts() -> dict[str, Callable[[], nn.Module]]:
     """Name of each host, its library first, and what builds it."""
     hosts = {f"timm {name}": timm_host(name, depth=DEPTH) for name in TIMM}
     hosts |= {f"timm {name}": timm_host(name) for name in TIMM_OF_STAGES}
+    hosts |= {f"dartok {name}": timm_host(name, depth=DEPTH) for name in OURS}
     hosts |= {f"torchvision {name}": torchvision_host(name) for name in ("vit_b_16", "vit_b_32")}
     if importlib.util.find_spec("transformers") is not None:
         hosts |= importlib.import_module("transformers_hosts").HOSTS
@@ -234,11 +237,11 @@ def page(rows: Iterable[Row]) -> str:
         "# Encoders that `dartok.adapt` carries over",
         "",
         f"{same} hosts start as the same function on regions, {len(rows) - same} are refused by",
-        "name. Hosts of timm are as wide as their name says, with the number of blocks given here;",
-        "those of transformers are small models of their real class. The result is the relative",
-        "difference of all tokens of the last layer, host against adapted model, with random",
-        "weights on a random picture of the host's own size; at most 1e-5 counts as the same",
-        "function.",
+        "name. Hosts of timm and ours are as wide as their name says, with the number of blocks",
+        "given here; those of transformers are small models of their real class. The result is the",
+        "relative difference of all tokens of the last layer, host against adapted model, with",
+        "random weights on a random picture of the host's own size; at most 1e-5 counts as the",
+        "same function.",
         "",
         "Made by `python benchmarks/hosts_table.py --out docs/hosts.md`, with",
         f"{made_with()}.",

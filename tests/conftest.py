@@ -1,8 +1,10 @@
 """Shared by every test: seeds, no network, deterministic hypothesis, the golden folder."""
 
+import importlib.util
 import os
 import random
 from pathlib import Path
+from types import ModuleType
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub: a blocked download hangs
 
@@ -47,3 +49,14 @@ def shared_golden() -> Path:
     if not GOLDEN.is_dir():
         pytest.skip(f"no golden numbers at {GOLDEN}")
     return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def filler(shared_golden: Path) -> ModuleType:
+    """The authors' recipe for weights and pictures, which lies beside their numbers."""
+    spec = importlib.util.spec_from_file_location("filler", shared_golden / "golden_filler.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -29,7 +29,8 @@ VISION = TENSORS | {"numpy", "safetensors", "timm", "torchvision"}
 PACKAGES = {
     "core": TENSORS,
     "scorers": VISION,
-    "models": VISION | {"huggingface_hub", "onnx", "onnxruntime", "transformers"},
+    "models": VISION
+    | {"huggingface_hub", "mamba_ssm", "onnx", "onnxruntime", "transformers", "triton"},
     "tasks": VISION,
     "data": VISION
     | {"PIL", "braceexpand", "datasets", "pyarrow", "skimage", "sklearn", "webdataset"},

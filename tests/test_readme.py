@@ -1,5 +1,6 @@
 """What the README names exists."""
 
+import json
 import re
 from pathlib import Path
 
@@ -21,8 +22,19 @@ def test_every_name_in_the_readme_is_public():
 
 
 def test_every_model_is_in_the_table():
-    table = re.findall(r"^\| `(darvit\w+)` \|", TEXT, re.MULTILINE)
+    table = re.findall(r"^\| `(\w+)` \| \d", TEXT, re.MULTILINE)
     assert sorted(table) == dartok.list_models()
+
+
+def test_every_model_has_its_parameters_in_the_table(capsys):
+    from dartok.cli.models import models
+
+    models(json=True)
+    expected = {
+        e["name"]: f"{e['parameters'] / 1e6:.2f}" for e in json.loads(capsys.readouterr().out)
+    }
+    found = re.findall(r"^\| `(\w+)` \| [\dx grid]+ \| ([\d.]+) M \|", TEXT, re.MULTILINE)
+    assert dict(found) == expected
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT))))

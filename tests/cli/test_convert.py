@@ -4,13 +4,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dartok.models.darvit import build_darvit
-from dartok.models.presets import DARVIT_PRESETS
+from dartok.models.named import build_named
 
 
 @pytest.fixture(scope="module")
 def state():
-    return build_darvit(DARVIT_PRESETS["darvit_tiny"]).state_dict()
+    return build_named("darvit_tiny").state_dict()
 
 
 def test_a_checkpoint_becomes_safetensors_of_the_model_it_belongs_to(dartok, tmp_path, state):
@@ -20,6 +19,20 @@ def test_a_checkpoint_becomes_safetensors_of_the_model_it_belongs_to(dartok, tmp
     converted = load_file(target)
     assert converted.keys() == state.keys()
     torch.testing.assert_close(converted["norm.weight"], state["norm.weight"], rtol=0, atol=0)
+
+
+@pytest.mark.refuses
+def test_vim_and_videomamba_need_their_name(dartok, refused, tmp_path):
+    source, target = tmp_path / "a.pth", tmp_path / "a.safetensors"
+    torch.save({"model": build_named("vim_tiny", num_classes=3).state_dict()}, source)
+    message = refused("convert", source, target)
+    assert "could be of vim_tiny or videomamba_tiny" in message
+    assert message.endswith("name the model (dartok convert --model NAME)")
+    assert not target.exists()
+    for name in ("videomamba_tiny", "vim_tiny"):
+        done = dartok("convert", source, target, "--model", name)
+        assert done == (0, f"{target}: weights of {name}\n", "")
+    assert load_file(target)["head.weight"].shape == (3, 192)
 
 
 @pytest.mark.refuses

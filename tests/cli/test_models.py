@@ -14,6 +14,13 @@ def test_every_model_has_a_line_with_its_numbers(dartok):
     assert sorted(lines) == list_models()
     assert lines["darvit_tiny"][:4] == ["196", "14", "6.30", "M"]
     assert lines["darvit_tiny_121p"][:2] == ["121", "11"]
+    assert lines["darvim_sm_2seq"][:4] == ["392", "20", "28.95", "M"]
+    assert lines["vim_tiny_stride8"][:4] == ["729", "27", "7.25", "M"]
+    assert " ".join(lines["vim_tiny_stride8"][4:]) == (
+        "Vim-Ti+, fixed grid, 224 px, a patch every 8 px"
+    )
+    assert " ".join(lines["videomamba_middle"][4:]) == "VideoMamba-M, fixed grid, 224 px"
+    assert "what has a fixed grid above: dartok.adapt(...) puts regions on it" in out
 
 
 def test_json_holds_the_same(dartok):
@@ -22,9 +29,30 @@ def test_json_holds_the_same(dartok):
     parameters = {entry["name"]: entry["parameters"] for entry in entries}
     assert parameters["darvit_tiny_v2"] == pytest.approx(6.76e6, rel=0.01)
     assert parameters["darvit_sm"] == pytest.approx(24.10e6, rel=0.01)
+    assert parameters["vim_small"] == pytest.approx(25.80e6, abs=0.005e6)
+    assert parameters["videomamba_middle"] == pytest.approx(74.22e6, abs=0.005e6)
+    assert parameters["darvim_tiny"] == parameters["darvim_tiny_2seq"] == 8_186_280 - 192
 
 
-@pytest.mark.parametrize("pattern", ["tiny", "*tiny*", "darvit_tin*"])
+def test_models_of_one_layout_are_built_once_and_without_weights(dartok, monkeypatch):
+    from dartok.cli import models as command
+    from dartok.models import named
+
+    built, build = [], named.build_named
+
+    def counted(name):
+        model = build(name)
+        assert next(model.parameters()).is_meta
+        built.append(name)
+        return model
+
+    command._num_parameters.cache_clear()
+    monkeypatch.setattr(named, "build_named", counted)
+    dartok("models")
+    assert len(built) == len(set(built)) == 13
+
+
+@pytest.mark.parametrize("pattern", ["vit_tin", "*vit_tin*", "darvit_tin*"])
 def test_a_part_of_a_name_or_a_shell_pattern_selects(dartok, pattern):
     names = [entry["name"] for entry in json.loads(dartok("models", pattern, "--json").out)]
     assert names == ["darvit_tiny", "darvit_tiny_121p", "darvit_tiny_v2"]

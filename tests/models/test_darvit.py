@@ -1,6 +1,5 @@
 """The authors' models: their numbers, their layout, their checkpoints."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -9,12 +8,20 @@ import oracles
 import pytest
 import torch
 from deterministic import fill, picture
+from golden_models import (
+    authors_model,
+    authors_state,
+    check_layout,
+    check_tokens,
+    golden_images,
+    largest,
+    numbers,
+)
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.testing import assert_close
 
 from dartok.models.checkpoints import from_authors
-from dartok.models.darvit import build_darvit
 from dartok.models.families.timm_vit import attach
 from dartok.models.patch_embed import RegionPatchEmbed
 from dartok.models.presets import DARVIT_PRESETS
@@ -36,54 +43,15 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module")
-def filler(shared_golden):
-    spec = importlib.util.spec_from_file_location("filler", shared_golden / "golden_filler.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def authors_state(entries, salt, filler, dtype):
-    values = filler.golden_state(entries, salt)
-    tensors = {key: torch.from_numpy(np.array(value)) for key, value in values.items()}
-    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
-
-
-def numbers(path):
-    with np.load(path) as file:
-        return dict(file)
-
-
-def golden_images(golden, size, filler):
-    kinds = ["noise" if noise else "scene" for noise in golden.get("image_is_noise", [0, 0])]
-    seeds = [int(seed) for seed in golden["image_seeds"]]
-    images = filler.batch(list(zip(seeds, kinds, strict=True)), size, size)
-    assert filler.crc(images) == int(golden["image_crc32"])
-    return torch.from_numpy(images)
-
-
-def largest(actual, expected):
-    return float(np.abs(actual.detach().double().numpy() - expected).max())
-
-
-def authors_model(file, shared_golden, filler, dtype):
-    name = MODELS[file]
-    spec = json.loads((shared_golden / f"state_dicts/{name}.json").read_text())
-    model = build_darvit(DARVIT_PRESETS[name]).to(dtype).eval()
-    salt = f"public/model/{name if file == 'darvit_tiny_b1' else file}"
-    state = authors_state(spec["entries"], salt, filler, dtype)
-    load_strictly(model, from_authors(state, model), source=file)
-    return model
-
-
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-6), (torch.float32, 5e-3)])
 @pytest.mark.parametrize("file", MODELS)
 @torch.no_grad()
 def test_logits_are_the_authors(file, dtype, atol, shared_golden, filler):
     golden = numbers(shared_golden / f"models/{file}.npz")
     images = golden_images(golden, 224 if "lowres" in file else 448, filler).to(dtype)
-    model = authors_model(file, shared_golden, filler, dtype)
+    name = MODELS[file]
+    salt = f"public/model/{name if file == 'darvit_tiny_b1' else file}"
+    model = authors_model(name, salt, shared_golden, filler, dtype)
     suffix = "" if dtype == torch.float64 else "_f32"
     features = model.forward_features(images)
     pooled = model.forward_head(features, pre_logits=True)
@@ -93,27 +61,9 @@ def test_logits_are_the_authors(file, dtype, atol, shared_golden, filler):
         check_tokens(model.patch_embed, images, golden)
 
 
-def check_tokens(embed, images, golden):
-    regions = embed.regions(images)
-    assert largest(embed.scorer(images).flatten(1), golden["score"]) < 1e-6
-    assert largest(regions.strip_edges * images.shape[-1], golden["edges_px"]) < 1e-6
-    assert largest(regions.row_edges[:, 0].diff(dim=-1) * 224, golden["row_heights"]) < 1e-6
-    tokens = embed.embed(images, regions)
-    positions = regions.to_tokens(embed.pos_embed, measure="strip")
-    assert largest((tokens - positions)[:, ::20, ::16], golden["tokens_part"]) < 1e-6
-    assert largest(positions[:, ::20, ::16], golden["pos_part"]) < 1e-6
-
-
 @pytest.mark.parametrize("name", DARVIT_PRESETS)
 def test_state_dicts_have_the_authors_layout_and_parameter_counts(name, shared_golden):
-    spec = json.loads((shared_golden / f"state_dicts/{name}.json").read_text())
-    model = build_darvit(DARVIT_PRESETS[name])
-    state = {key: torch.zeros(shape) for key, shape, _ in spec["entries"]}
-    load_strictly(model, from_authors(state, model), source=name)
-    folded = model.embed_dim  # the class token's position is part of the class token
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert sum(p.numel() for p in model.parameters()) == spec["total_params"] - folded
-    assert trainable == spec["trainable_params"] - folded
+    check_layout(name, shared_golden)
 
 
 def small_darvit(num_tokens=196, dtype=torch.float64):

@@ -8,27 +8,57 @@ import pytest
 import timm
 import torch
 from deterministic import fill
+from refusals import refused
 
 import dartok
 
 
-def test_the_seven_names_are_listed_and_filtered():
-    assert len(dartok.list_models()) == 7
+def test_the_names_are_listed_and_filtered():
+    families = ("darvit_", "darvim_", "vim_", "videomamba_")
+    assert [len(dartok.list_models(f"{family}*")) for family in families] == [7, 4, 5, 3]
+    assert len(dartok.list_models()) == 19
     assert dartok.list_models("*_sm*") == [
+        "darvim_sm",
+        "darvim_sm_2seq",
         "darvit_sm",
         "darvit_sm_144p",
         "darvit_sm_288p",
         "darvit_sm_392p",
+        "videomamba_small",
+        "vim_small",
+        "vim_small_stride8",
     ]
 
 
-@pytest.mark.parametrize("name", ["darvit_tiny", "darvit_sm_392p"])
-def test_timm_creates_our_models(name):
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("darvit_tiny", 448), ("darvit_sm_392p", 448), ("darvim_tiny_2seq", 448), ("vim_tiny", 224)],
+)
+def test_timm_creates_our_models(name, side):
     assert timm.is_model(name)
-    model = timm.create_model(name, num_classes=7, drop_path_rate=0.1).eval()
+    size = {"img_size": (64, 96)} if name == "vim_tiny" else {}
+    model = timm.create_model(name, num_classes=7, drop_path_rate=0.1, **size).eval()
     assert model(torch.randn(1, 3, 64, 96)).shape == (1, 7)
-    assert timm.data.resolve_model_data_config(model)["input_size"] == (3, 448, 448)
-    assert timm.data.resolve_model_data_config(model)["interpolation"] == "bicubic"
+    config = timm.data.resolve_model_data_config(model)
+    assert config["input_size"] == (3, side, side)
+    assert config["interpolation"] == "bicubic"
+    assert (config["mean"][0], config["crop_pct"]) == (0.485, 0.875)
+
+
+def test_the_settings_of_one_model_are_not_those_of_the_next():
+    for name in ("darvit_tiny", "vim_tiny"):
+        dartok.create_model(name).pretrained_cfg["crop_pct"] = 0.5
+        assert dartok.create_model(name).pretrained_cfg["crop_pct"] == 0.875
+
+
+@torch.no_grad()
+def test_a_vision_mamba_by_name_is_a_host_to_adapt():
+    host = dartok.create_model("vim_tiny", num_classes=5, num_channels=1, drop_path_rate=0.1)
+    assert host.layers[-1].drop_path.drop_prob > 0
+    model = dartok.adapt(host, num_tokens=9).eval()
+    assert model(torch.randn(1, 1, 48, 80)).shape == (1, 5)
+    assert dartok.regions(model, torch.randn(1, 1, 48, 80)).num_tokens == 9
+    assert timm.create_model("vim_tiny", depth=2, img_size=32).patch_embed.num_patches == 4
 
 
 def test_timm_passes_its_image_size_and_unknown_options_are_refused():
@@ -53,7 +83,8 @@ def test_timm_makes_feature_extractors_of_our_models():
 
 @pytest.mark.parametrize("order", ["import dartok, timm", "import timm, dartok"])
 def test_importing_in_either_order_registers_the_models(order):
-    code = f"{order}; assert len(timm.list_models('darvit*')) == 7"
+    names = ["dart_vit", "darvit_*", "darvim_*", "vim_*", "videomamba_*"]
+    code = f"{order}; assert len(timm.list_models({names})) == 20"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -66,6 +97,13 @@ def test_what_a_user_should_know_is_said_once():
     assert len(messages) == 2
     assert "dartok.calibrate(model, images) freezes the statistics" in messages[0]
     assert "starts from random weights" in messages[1]
+
+
+def test_nothing_need_be_known_about_a_fixed_grid():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dartok.create_model("vim_tiny", num_classes=3)
+        timm.create_model("videomamba_tiny", num_classes=3)
 
 
 def difference_in_a_batch(model, images):
@@ -87,10 +125,29 @@ def test_calibration_ends_the_dependence_on_the_batch():
 def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(ValueError, match="unknown model 'darvit_tiney'; did you mean darvit_tiny"):
         dartok.create_model("darvit_tiney")
-    with pytest.raises(ValueError, match="unknown model 'resnet'; known: darvit_sm"):
+    with pytest.raises(ValueError, match="unknown model 'resnet'; known: darvim_sm"):
         dartok.create_model("resnet")
     with pytest.raises(ValueError, match="no weights that timm can download"):
         timm.create_model("darvit_tiny", pretrained=True)
+    with refused(
+        "vim_tiny has no weights that timm can download; use "
+        "dartok.create_model('vim_tiny', checkpoint=...) with the official file"
+    ):
+        timm.create_model("vim_tiny", pretrained=True)
+
+
+@pytest.mark.refuses
+@pytest.mark.parametrize("name", ["vim_tiny", "videomamba_middle"])
+@pytest.mark.parametrize(
+    "options",
+    [{"num_tokens": 3}, {"num_rows": 2}, {"score_size": 224}, {"scorer_weights": "imagenet"}],
+)
+def test_options_of_regions_are_refused_for_a_fixed_grid_with_the_remedy(name, options):
+    with refused(
+        f"{name} has a fixed grid and takes no {next(iter(options))}; use "
+        f"dartok.adapt(dartok.create_model('{name}'), num_tokens=...)"
+    ):
+        dartok.create_model(name, **options)
 
 
 @pytest.mark.refuses

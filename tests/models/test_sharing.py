@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from saved_models import SIZE, adapted, authors, of_torchvision, of_transformers
+from saved_models import SIZE, adapted, authors, of_torchvision, of_transformers, used
 
 import dartok
+from dartok.models.cards import Card
 from dartok.models.dials import tokenizer_of
 from dartok.models.preprocessing import data_config
+from dartok.models.recipes import Recipe
 from dartok.scorers import create_scorer
 
 CUT_OFF = """
@@ -58,7 +60,16 @@ MODELS = {
     ),
     "torchvision": of_torchvision,
     "features": lambda: adapted(num_classes=0),
+    "vision mamba": lambda: adapted("vim_tiny", host_args={"depth": 2}, num_tokens=12),
+    "videomamba": lambda: adapted(
+        "videomamba_tiny", host_args={"depth": 2, "img_size": (64, 96)}, scorer="edge"
+    ),
+    "vision mamba of timm's registry": lambda: used(
+        timm.create_model("dart_vit", host="vim_tiny", host_args={"depth": 2}, num_tokens=9)
+    ),
+    "vision mamba by its name": lambda: used(dartok.adapt(dartok.create_model("vim_tiny"))),
     "authors": lambda: authors(num_tokens=20, num_rows=4),
+    "authors' vision mamba": lambda: authors("darvim_tiny", num_tokens=20),
     "authors at another score size": lambda: authors("darvit_tiny_v2", score_size=224),
 }
 
@@ -219,6 +230,37 @@ def test_the_card_says_what_the_model_is_and_how_good(tmp_path):
     ):
         assert words in body
     assert json.loads((tmp_path / "ants" / "config.json").read_text())["measures"] == rows
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (
+            lambda: adapted("vim_tiny", host_args={"depth": 1}),
+            "The Vision Mamba `vim_tiny` (Vim-Ti) on adaptive",
+        ),
+        (lambda: adapted(), "timm's `test_vit` on adaptive"),
+        (of_torchvision, "torchvision's `VisionTransformer` on adaptive"),
+        (lambda: authors("darvim_tiny"), "The model `darvim_tiny` of DART's authors, after"),
+    ],
+)
+def test_the_card_says_whose_the_host_is(tmp_path, build, words):
+    dartok.save_pretrained(build(), tmp_path)
+    assert f"\n\n{words}" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("videomamba_tiny", "The Vision Mamba `videomamba_tiny` (VideoMamba-Ti) on its fixed grid"),
+        ("vit_tiny_patch16_224", "timm's `vit_tiny_patch16_224` on its fixed grid of patches."),
+    ],
+)
+def test_the_card_of_a_fixed_grid_says_so(name, words):
+    data = data_config(timm.create_model("test_vit"))
+    card = Card("a", Recipe(name, {}), data, num_classes=3, measures=(), license=None)
+    assert f"\n\n{words}" in card.text()
+    assert "adaptive-tokens" not in card.text()
 
 
 def test_the_front_matter_is_yaml(tmp_path):

@@ -12,19 +12,46 @@ import torch
 from timm.models import group_parameters
 
 import dartok
+from dartok.models.mamba.vim import Vim
+from dartok.models.presets import VIM_PRESETS
 from dartok.models.registry import ADAPTED
 
 NAMES = sorted([*dartok.list_models(), ADAPTED])
-DISTINCT = ["darvit_sm", "darvit_tiny", "darvit_tiny_v2", ADAPTED]
-"""Those whose layers differ; the others differ in their number of tokens."""
+ADAPTED_VIM = f"{ADAPTED} on vim_tiny"
+ON_REGIONS = ["darvit_sm", "darvit_tiny", "darvit_tiny_v2", "darvim_tiny", ADAPTED, ADAPTED_VIM]
+"""Those whose layers differ; the others differ in their number of tokens or in their width."""
+ON_A_GRID = ["vim_tiny", "videomamba_tiny", "vim_tiny_stride8"]
+"""The same of those that regions can be put on."""
 SIZE = (64, 96)
-OPTIONS = {"num_tokens": 12, "num_classes": 5}
+NUM_TOKENS = 12
 
 
 def create(name, **options):
     """A registered model with random weights, small where it can be."""
-    host = {"host": "test_vit"} if name == ADAPTED else {}
-    return timm.create_model(name, **(host | OPTIONS | options))
+    name, _, host = name.partition(" on ")
+    usual = {"num_classes": 5}
+    if name in VIM_PRESETS:
+        usual |= {"img_size": SIZE, "depth": 4}
+    else:
+        usual["num_tokens"] = NUM_TOKENS
+    if name == ADAPTED:
+        usual |= {"host": host, "host_args": {"depth": 4}} if host else {"host": "test_vit"}
+    return timm.create_model(name, **usual | options)
+
+
+def on_a_grid(model):
+    return type(model) is Vim
+
+
+def length_of(model):
+    """Tokens, the class token and its like among them."""
+    patches = model.patch_embed.num_patches if on_a_grid(model) else NUM_TOKENS
+    return model.num_prefix_tokens + patches
+
+
+def map_size(model):
+    """Height and width of its feature maps, for the usual pictures."""
+    return model.patch_embed.grid_size if on_a_grid(model) else (SIZE[0] // 16, SIZE[1] // 16)
 
 
 def pictures(count=2, size=SIZE, channels=3):
@@ -45,7 +72,7 @@ def models():
 
 
 each = pytest.mark.parametrize("name", NAMES)
-distinct = pytest.mark.parametrize("name", DISTINCT)
+distinct = pytest.mark.parametrize("name", ON_REGIONS + ON_A_GRID)
 
 
 def test_the_names_are_all_that_we_register():
@@ -63,11 +90,20 @@ def test_a_forward_pass_is_finite_in_both_modes(models, name):
     model.eval()
 
 
-@distinct
+@pytest.mark.parametrize("name", ON_REGIONS)
 @pytest.mark.parametrize("size", [(48, 48), (64, 160), (75, 50)])
 @torch.no_grad()
 def test_any_size_works(models, name, size):
     assert models(name)(pictures(1, size)).shape == (1, 5)
+
+
+@pytest.mark.refuses
+@pytest.mark.parametrize("name", ON_A_GRID)
+def test_a_fixed_grid_takes_its_own_size_alone_and_no_number_of_tokens(models, name):
+    with pytest.raises((AssertionError, ValueError)):  # timm's own asserts
+        models(name)(pictures(1, (96, 64)))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'num_tokens'"):
+        create(name, num_tokens=4)
 
 
 def frozen(name):
@@ -108,12 +144,12 @@ def test_the_head_can_be_left_out_and_exchanged(name):
     model.reset_classifier(0)
     assert model(images).shape == (2, width)
     model.reset_classifier(0, "")
-    assert model(images).shape == (2, model.num_prefix_tokens + 12, width)
+    assert model(images).shape == (2, length_of(model), width)
     model.reset_classifier(7, "avg")
     assert model(images).shape == (2, 7)
     assert create(name, num_classes=0).eval()(images).shape == (2, width)
     unpooled = create(name, num_classes=0, global_pool="").eval()
-    assert unpooled(images).shape == (2, unpooled.num_prefix_tokens + 12, width)
+    assert unpooled(images).shape == (2, length_of(unpooled), width)
 
 
 @distinct
@@ -121,14 +157,14 @@ def test_the_head_can_be_left_out_and_exchanged(name):
 def test_features_and_head_make_the_logits(models, name):
     model, images = models(name), pictures()
     features = model.forward_features(images)
-    assert features.shape == (2, model.num_prefix_tokens + 12, model.num_features)
+    assert features.shape == (2, length_of(model), model.num_features)
     assert torch.equal(model.forward_head(features), model(images))
     pooled = model.forward_head(features, pre_logits=True)
     assert pooled.shape == (2, model.head_hidden_size)
     assert torch.equal(model.get_classifier()(pooled), model(images))
 
 
-@each
+@pytest.mark.parametrize("name", [*NAMES, ADAPTED_VIM])
 @torch.no_grad()
 def test_a_feature_extractor_gives_the_maps_that_it_announces(name):
     model = create(name, features_only=True, out_indices=(0, 2, -1)).eval()
@@ -136,7 +172,8 @@ def test_a_feature_extractor_gives_the_maps_that_it_announces(name):
     info = model.feature_info
     assert len(maps) == len(info.channels()) == 3
     for features, channels, reduction in zip(maps, info.channels(), info.reduction(), strict=True):
-        assert features.shape == (2, channels, SIZE[0] // reduction, SIZE[1] // reduction)
+        assert features.shape == (2, channels, *map_size(model.model))
+        assert reduction == (8 if name.endswith("stride8") else 16)
         assert features.isfinite().all()
 
 
@@ -146,7 +183,8 @@ def test_intermediates_agree_with_the_forward_pass(models, name):
     model, images = models(name), pictures()
     final, taken = model.forward_intermediates(images, indices=[0, -1], norm=True)
     assert torch.equal(final, model.forward_features(images))
-    assert [tuple(features.shape) for features in taken] == [(2, model.embed_dim, 4, 6)] * 2
+    shape = (2, model.embed_dim, *map_size(model))
+    assert [tuple(features.shape) for features in taken] == [shape] * 2
     tokens = model.forward_intermediates(
         images, indices=2, norm=True, output_fmt="NLC", intermediates_only=True
     )
@@ -186,6 +224,8 @@ def test_a_state_dict_goes_round_strictly(models, name):
 def test_pictures_of_other_channels_are_taken():
     assert create(ADAPTED, in_chans=1).eval()(pictures(channels=1)).shape == (2, 5)
     assert create(ADAPTED, in_chans=6).eval()(pictures(channels=6)).shape == (2, 5)
+    for name in (ADAPTED_VIM, *ON_A_GRID):
+        assert create(name, in_chans=1).eval()(pictures(channels=1)).shape == (2, 5)
 
 
 @pytest.mark.refuses
@@ -227,7 +267,7 @@ def test_what_is_not_decayed_is_there(models, name):
     model = models(name)
     names = {parameter_name for parameter_name, _ in model.named_parameters()}
     ours = {found for found in model.no_weight_decay() if found in names}
-    assert {"cls_token", "patch_embed.pos_embed"} <= ours
+    assert {"cls_token", "pos_embed" if on_a_grid(model) else "patch_embed.pos_embed"} <= ours
     positions = [found for found in names if re.search(r"pos_embed|_token$", found)]
     assert set(positions) <= ours
 
@@ -241,10 +281,11 @@ def test_half_precision_runs(models, name):
     assert logits.isfinite().all()
 
 
+@pytest.mark.parametrize("name", [ADAPTED, ADAPTED_VIM, "vim_tiny"])
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore")  # checks of the input are no part of the trace
-def test_a_traced_model_gives_the_same_logits(models):
-    model, images = models(ADAPTED), pictures()
+def test_a_traced_model_gives_the_same_logits(models, name):
+    model, images = models(name), pictures()
     traced = torch.jit.trace(model, images, check_trace=False)
     other = pictures() * 2
     torch.testing.assert_close(traced(other), model(other), rtol=1e-4, atol=1e-5)
@@ -258,12 +299,13 @@ def test_scripting_and_symbolic_tracing_are_not_supported(models):
         torch.jit.script(models(ADAPTED))
 
 
-@each
-def test_a_model_tells_its_size_and_takes_another(models, name):
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("stride8")])
+def test_a_model_tells_its_size_and_takes_another(name):
     model = create(name, img_size=(64, 96))
     assert model.patch_embed.grid_size == (4, 6)
     model.set_input_size(img_size=(32, 48))
     assert model.patch_embed.grid_size == (2, 3)
+    assert model.eval()(pictures(1, (32, 48))).shape == (1, 5)
 
 
 @pytest.mark.slow

@@ -38,7 +38,8 @@ def test_no_two_settings_share_a_flag():
 
 
 def test_an_authors_model_ramps_without_a_number_of_tokens_as_it_has_its_own():
-    assert ModelConfig(model="darvit_tiny", strength_ramp=5).strength_ramp == 5
+    for name in ("darvit_tiny", "darvim_sm_2seq"):
+        assert ModelConfig(model=name, strength_ramp=5).strength_ramp == 5
 
 
 @pytest.mark.parametrize("settings", [{"mixup": 0.8}, {"cutmix": 1.0}])
@@ -60,6 +61,11 @@ REFUSED = [
     (ModelConfig, {"num_tokens": "9..4"}, "num-tokens must be a number >= 1, or two"),
     (ModelConfig, {"strength_ramp": -1}, "strength-ramp must be >= 0, got -1"),
     (ModelConfig, {"strength_ramp": 5}, "strength-ramp needs regions; give --num-tokens too"),
+    (
+        ModelConfig,
+        {"strength_ramp": 5, "model": "vim_tiny"},
+        "strength-ramp needs regions; give --num-tokens too",
+    ),
     (ModelConfig, {"drop_path": 1.0}, "drop-path must be from 0 to below 1, got 1.0"),
     (ModelConfig, {"drop_path": NAN}, "drop-path must be from 0 to below 1, got nan"),
     (

@@ -5,7 +5,9 @@ import json
 import pytest
 import timm
 import torch
+from refusals import refused
 
+from dartok.models.mamba.region_vim import RegionVim
 from dartok.models.patch_embed import RegionPatchEmbed
 from dartok.train.model import build_model, choose_parts, pixels_of, ramp_steps, recipe_of
 from dartok.train.model_config import ModelConfig
@@ -50,9 +52,43 @@ def test_an_authors_model_keeps_its_own_number_unless_another_is_given():
     assert recipe_of(config, num_classes=5, image_px=64).args["num_tokens"] == 60
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_tokens": "9"}, {"drop_path": 0.1}])
+def test_an_authors_vision_mamba_is_built_as_their_vit():
+    config = ModelConfig(model="darvim_tiny", num_tokens="9..16", drop_path=0.25)
+    recipe = recipe_of(config, num_classes=5, image_px=64)
+    args = {"num_classes": 5, "drop_path_rate": 0.25, "num_tokens": 16}
+    assert recipe == ("darvim_tiny", args)
+    model = build_model(config, recipe)
+    assert (model.patch_embed.num_tokens, model.drop_path.drop_prob) == (16, 0.25)
+    assert model.train()(torch.randn(2, 3, 90, 64)).shape == (2, 5)
+
+
+def test_a_vision_mamba_is_a_host_with_a_number_of_tokens_and_a_grid_without():
+    config = ModelConfig(model="vim_tiny", num_tokens="16")
+    recipe = recipe_of(config, num_classes=5, image_px=64)
+    assert (recipe.name, recipe.args["host"]) == ("dart_vit", "vim_tiny")
+    model = build_model(config, recipe)
+    assert isinstance(model, RegionVim)
+    assert float(model.patch_embed.strength) == 1.0
+    assert model.train()(torch.randn(2, 3, 90, 64)).shape == (2, 5)
+    grid = built(model="videomamba_tiny", image_px=64)
+    assert grid(torch.randn(2, 3, 64, 64)).shape == (2, 5)
+    assert pixels_of(grid, 64).size_px == 64
+    assert pixels_of(grid, None).size_px == 224
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"num_tokens": "9"},
+        {"drop_path": 0.1},
+        {"model": "vim_tiny"},
+        {"model": "vim_tiny", "num_tokens": "9", "drop_path": 0.1},
+        {"model": "darvim_tiny"},
+    ],
+)
 def test_a_recipe_is_json_and_builds_the_same_layers(settings):
-    config = ModelConfig(model="test_vit", **settings)
+    config = ModelConfig(**{"model": "test_vit"} | settings)
     recipe = recipe_of(config, num_classes=5, image_px=64)
     args = json.loads(json.dumps(recipe.args))
     assert args == recipe.args
@@ -78,6 +114,14 @@ def test_what_is_not_to_learn_is_frozen(parts, learning):
     model = built(num_tokens="9", parts=parts)
     assert learners(model) == learning
     assert learners(built(num_tokens="9")) > learning
+
+
+def test_parts_of_a_vision_mamba_can_be_chosen():
+    model = built(model="vim_tiny", num_tokens="9", parts="tokenizer")
+    assert learners(model) == {"head", "patch_embed"}
+    assert model.patch_embed.pos_embed.requires_grad
+    assert learners(built(model="darvim_tiny", parts="head")) == {"head"}
+    assert learners(built(model="vim_tiny", parts="head")) == {"head"}
 
 
 def test_both_heads_of_a_distilled_host_learn():
@@ -111,6 +155,7 @@ def test_pixels_are_what_timm_says_of_the_model():
         ({"num_tokens": "9", "pretrained": True, "strength_ramp": 0}, 0),
         ({"num_tokens": "9", "strength_ramp": 7}, 7),
         ({"num_tokens": "9", "model": "darvit_tiny"}, 0),
+        ({"num_tokens": "9", "model": "darvim_tiny", "pretrained": True}, 0),
     ],
 )
 def test_a_pretrained_host_ramps_over_a_quarter_of_the_run(settings, steps):
@@ -140,7 +185,9 @@ def test_options_that_the_model_does_not_take_are_refused_in_one_line():
 def test_parts_that_the_model_does_not_have_are_refused():
     with pytest.raises(ValueError, match="parts tokenizer needs regions; give --num-tokens too"):
         built(parts="tokenizer")
-    with pytest.raises(ValueError, match="parts head needs a timm ViT, got ResNet; give all"):
+    with pytest.raises(ValueError, match="parts tokenizer needs regions; give --num-tokens too"):
+        built(model="vim_tiny", parts="tokenizer")
+    with refused("parts head needs a timm ViT or a Vision Mamba, got ResNet; give all"):
         built(model="test_resnet", parts="head")
     choose_parts(timm.create_model("test_resnet"), "all")
 
@@ -158,12 +205,17 @@ def test_pictures_that_do_not_fit_the_fixed_grid_are_refused():
         ValueError, match="image-px must be a multiple of 16, .* got 65; give --num"
     ):
         pixels_of(built(image_px=64), 65)
+    with pytest.raises(ValueError, match="image-px must be a multiple of 16, .* got 65"):
+        pixels_of(built(model="vim_tiny", image_px=64), 65)
 
 
 @pytest.mark.refuses
 def test_pretrained_weights_of_an_authors_model_are_not_timms_to_load():
-    with pytest.raises(ValueError, match="darvit_tiny has no weights that timm can download"):
-        built(model="darvit_tiny", pretrained=True)
+    for name in ("darvit_tiny", "darvim_tiny", "vim_tiny"):
+        with pytest.raises(ValueError, match=f"{name} has no weights that timm can download"):
+            built(model=name, pretrained=True)
+    with pytest.raises(ValueError, match="vim_tiny has no weights that timm can download"):
+        built(model="vim_tiny", pretrained=True, num_tokens="9")
 
 
 def test_the_authors_checkpoint_is_one_to_start_from(tmp_path):
@@ -178,3 +230,34 @@ def test_the_authors_checkpoint_is_one_to_start_from(tmp_path):
         state[theirs.replace("head.mlp.", "mlp.net.")] = state.pop(name)
     torch.save({"model": state | {"norm.weight": weight}}, tmp_path / "authors.pth")
     assert torch.equal(build_model(config, recipe).state_dict()["norm.weight"], weight)
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_tokens": "9"}])
+@pytest.mark.parametrize("name", ["vim_tiny", "videomamba_tiny"])
+def test_an_official_vision_mamba_is_one_to_start_from_on_regions_too(tmp_path, name, settings):
+    state = built(model=name).state_dict()
+    state["pos_embed"] = torch.randn_like(state["pos_embed"])
+    torch.save({"model": state}, tmp_path / "official.pth")
+    model = built(model=name, checkpoint=tmp_path / "official.pth", **settings)
+    found = model.state_dict()
+    assert torch.equal(found["layers.5.mixer.A_b_log"], state["layers.5.mixer.A_b_log"])
+    if not settings:
+        assert torch.equal(found["pos_embed"], state["pos_embed"])
+        return
+    place = 98 if name == "vim_tiny" else 0
+    one = state["pos_embed"][:, [place]]
+    others = torch.cat([state["pos_embed"][:, :place], state["pos_embed"][:, place + 1 :]], dim=1)
+    assert torch.equal(found["cls_token"], state["cls_token"] + one)
+    positions = found["patch_embed.pos_embed"].flatten(2).transpose(1, 2)
+    assert torch.equal(positions, others)
+    torch.save(found, tmp_path / "ours.pth")
+    again = built(model=name, checkpoint=tmp_path / "ours.pth", **settings).state_dict()
+    assert all(torch.equal(again[key], value) for key, value in found.items())
+
+
+@pytest.mark.refuses
+def test_a_checkpoint_of_no_vision_mamba_is_refused(tmp_path):
+    torch.save(built(model="test_vit").state_dict(), tmp_path / "a.pth")
+    message = r"a.pth as vim_tiny does not fit RegionVim: missing: .*layers.0.mixer.A_log"
+    with pytest.raises(ValueError, match=message):
+        built(model="vim_tiny", num_tokens="9", checkpoint=tmp_path / "a.pth")

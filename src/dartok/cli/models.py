@@ -11,7 +11,7 @@ from rich.table import Table
 from dartok.cli.console import print_table, say
 
 if TYPE_CHECKING:
-    from dartok.models.presets import DarvitPreset
+    from dartok.models.presets import Preset
 
 __all__ = ["ModelEntry", "models"]
 
@@ -49,7 +49,7 @@ def models(pattern: str = "*", /, *, json: bool = False) -> None:
         counts = (str(entry["tokens"]), str(entry["rows"]), millions)
         table.add_row(f"[bold]{entry['name']}[/bold]", *counts, entry["summary"])
     print_table(table)
-    say("Any other ViT of timm: dartok.adapt(timm.create_model(...)).")
+    say("Any ViT of timm, and what has a fixed grid above: dartok.adapt(...) puts regions on it.")
 
 
 def _names(pattern: str) -> list[str]:
@@ -66,20 +66,26 @@ def _names(pattern: str) -> list[str]:
 
 def _entry(name: str) -> ModelEntry:
     from dartok.core.partition import default_num_rows
-    from dartok.models.presets import DARVIT_PRESETS
+    from dartok.models.presets import PRESETS, VimPreset
 
-    preset = DARVIT_PRESETS[name]
+    preset = PRESETS[name]
+    layout = preset if isinstance(preset, VimPreset) else replace(preset, num_tokens=196)
     return {
         "name": name,
         "tokens": preset.num_tokens,
         "rows": default_num_rows(preset.num_tokens, 1, 1),
-        "parameters": _num_parameters(replace(preset, num_tokens=1)),
+        "parameters": _num_parameters(layout),
         "summary": preset.summary,
     }
 
 
 @cache  # models that differ in nothing but the tokens are built once
-def _num_parameters(preset: "DarvitPreset") -> int:
-    from dartok.models.darvit import build_darvit
+def _num_parameters(layout: "Preset") -> int:
+    import torch
 
-    return sum(parameter.numel() for parameter in build_darvit(preset).parameters())
+    from dartok.models.named import build_named
+    from dartok.models.presets import PRESETS
+
+    name = next(name for name, preset in PRESETS.items() if preset == layout)
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_named(name).parameters())

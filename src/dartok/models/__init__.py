@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dartok.models.adaptation import adapt
     from dartok.models.checkpoints import convert_checkpoint
-    from dartok.models.dials import regions, set_num_tokens, set_strength, steer
+    from dartok.models.dials import regions, set_num_tokens, set_scan, set_strength, steer
     from dartok.models.preprocessing import transform
     from dartok.models.registry import create_model, list_models
     from dartok.models.sharing import from_pretrained, push_to_hub, save_pretrained
@@ -21,6 +21,7 @@ __all__ = [
     "regions",
     "save_pretrained",
     "set_num_tokens",
+    "set_scan",
     "set_strength",
     "steer",
     "transform",
@@ -36,6 +37,7 @@ _HOMES = {
     "regions": "dials",
     "save_pretrained": "sharing",
     "set_num_tokens": "dials",
+    "set_scan": "dials",
     "set_strength": "dials",
     "steer": "dials",
     "transform": "preprocessing",

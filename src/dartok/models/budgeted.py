@@ -1,6 +1,6 @@
 """A forward in which each image has tokens of its own number: in dense groups, or masked."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from dartok.core.regions import Regions, frames_of
 from dartok.core.steering import Priority, Steering
 from dartok.models.patch_embed import RegionPatchEmbed
 
-__all__ = ["Budgeted", "same_count_groups", "unpadded", "with_padding"]
+__all__ = ["Budgeted", "in_groups", "same_count_groups", "unpadded", "with_padding"]
 
 
 class Budgeted(nn.Module):
@@ -51,7 +51,7 @@ class Budgeted(nn.Module):
             return self._host_head(self.features_of(x, regions, attn_mask, is_causal))
         dense = not (self.training or is_causal or torch.compiler.is_compiling())
         if dense and attn_mask is None and self.global_pool:  # without pooling, padded tokens
-            return self._forward_in_groups(x, regions)
+            return in_groups(x, regions, self._forward_group)
         return self._masked_head(self.features_of(x, regions, attn_mask, is_causal), regions)
 
     def features_of(
@@ -105,15 +105,8 @@ class Budgeted(nn.Module):
         host: Any = super()
         return host.forward_head(features, pre_logits=pre_logits)
 
-    def _forward_in_groups(self, x: Tensor, regions: Regions) -> Any:
-        indices, results = [], []
-        for index, part in same_count_groups(regions):
-            results.append(self._host_head(self.features_of(x[index], part)))
-            indices.append(index)
-        order = torch.cat(indices).argsort()
-        if isinstance(results[0], tuple):  # the two heads of a distilled DeiT
-            return tuple(torch.cat(parts)[order] for parts in zip(*results, strict=True))
-        return torch.cat(results)[order]
+    def _forward_group(self, x: Tensor, regions: Regions) -> Any:
+        return self._host_head(self.features_of(x, regions))
 
     def _pools_all(self) -> bool:
         return self.attn_pool is not None or self.global_pool not in ("token", "")
@@ -125,6 +118,30 @@ class Budgeted(nn.Module):
         host: Any = self
         pooled = _pool(host, features, _is_token(regions, self.num_prefix_tokens))
         return host.head(host.head_drop(host.fc_norm(pooled)))
+
+
+def in_groups(
+    images: Float[Tensor, "B C H W"], regions: Regions, run: Callable[[Tensor, Regions], Any]
+) -> Any:
+    """`run` on the images of each count together, without padding; results in the images' order.
+
+    Reads the counts on the host, which waits for the device.
+
+    Example:
+        >>> edges = torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.5, 1.0]])
+        >>> regions = Regions(torch.tensor([[[0.0, 1.0]]] * 2), edges, torch.tensor([1, 2]))
+        >>> images = torch.tensor([5.0, 7.0]).reshape(2, 1, 1, 1)
+        >>> in_groups(images, regions, lambda part, found: part.flatten() + found.num_tokens)
+        tensor([6., 9.])
+    """
+    indices, results = [], []
+    for index, part in same_count_groups(regions):
+        results.append(run(images[index], part))
+        indices.append(index)
+    order = torch.cat(indices).argsort()
+    if isinstance(results[0], tuple):  # the two heads of a distilled DeiT
+        return tuple(torch.cat(parts)[order] for parts in zip(*results, strict=True))
+    return torch.cat(results)[order]
 
 
 def same_count_groups(regions: Regions) -> Iterator[tuple[Int[Tensor, "b"], Regions]]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dartok.models.presets import DARVIT_PRESETS
+from dartok.models.presets import AUTHORS_PRESETS, VIM_PRESETS
 from dartok.models.recipes import Recipe
 from dartok.models.registry import ADAPTED
 
@@ -51,7 +51,7 @@ class Card(NamedTuple):
 
 
 def _front_matter(card: Card) -> str:
-    ours = {ADAPTED, OF_TRANSFORMERS, *DARVIT_PRESETS}
+    ours = {ADAPTED, OF_TRANSFORMERS, *AUTHORS_PRESETS}
     library = "transformers" if card.recipe.name == OF_TRANSFORMERS else "timm"
     adaptive = ["dartok", "adaptive-tokens"] if card.recipe.name in ours else []
     tags = [library, "vision", *adaptive]
@@ -67,14 +67,15 @@ def _front_matter(card: Card) -> str:
 
 def _summary(recipe: Recipe) -> str:
     args = recipe.args
-    if recipe.name in DARVIT_PRESETS:
+    if recipe.name in AUTHORS_PRESETS:
         what, scorer = f"The model `{recipe.name}` of DART's authors", None
     elif recipe.name in (ADAPTED, OF_TRANSFORMERS):
-        library = "transformers'" if recipe.name == OF_TRANSFORMERS else "timm's"
-        what = f"{library} `{args['host'].removeprefix('torchvision.')}` on adaptive regions"
-        scorer = args.get("scorer", "conv")
+        host = args["host"]
+        of_transformers = recipe.name == OF_TRANSFORMERS
+        whose = f"transformers' `{host}`" if of_transformers else _origin(host)
+        what, scorer = f"{whose} on adaptive regions", args.get("scorer", "conv")
     else:
-        return f"timm's `{recipe.name}` on its fixed grid of patches."
+        return f"{_origin(recipe.name)} on its fixed grid of patches."
     tokens = args.get("num_tokens")
     count = "a number of" if tokens is None else str(tokens)
     net = "a small network" if scorer is None else f"the scorer `{scorer}`"
@@ -84,6 +85,14 @@ def _summary(recipe: Recipe) -> str:
         "each of which becomes one token. Pictures of any size work, and the number of tokens can "
         "be changed at any time: `dartok.set_num_tokens(model, 121)`."
     )
+
+
+def _origin(host: str) -> str:
+    """A host by its name, and whose it is."""
+    if host in VIM_PRESETS:
+        return f"The Vision Mamba `{host}` ({VIM_PRESETS[host].title})"
+    library = "torchvision" if host.startswith("torchvision.") else "timm"
+    return f"{library}'s `{host.removeprefix('torchvision.')}`"
 
 
 def _use(card: Card) -> str:

@@ -1,12 +1,16 @@
-"""The authors' checkpoints: read, rename to our layout, load strictly, convert to safetensors."""
+"""Official checkpoints: read, rename to our layout, load strictly, convert to safetensors."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from dartok.models.darvit import build_darvit
-from dartok.models.presets import DARVIT_PRESETS
+from dartok.models.mamba.region_vim import RegionVim
+from dartok.models.mamba.sequence import class_first, place_of
+from dartok.models.named import NamedModel, build_named
+from dartok.models.presets import PRESETS, VIM_PRESETS, Preset, VimPreset
 from dartok.models.vit import RegionHost
 from dartok.scorers.weights import load_strictly, read_state, write_state
 
@@ -17,22 +21,20 @@ _OUR_SCORER = "patch_embed.scorer."
 _OUR_STATE = ("strength", "scorer.statistics.")  # buffers that the authors' models do not have
 
 
-def from_authors(state: Mapping[str, Tensor], model: RegionHost) -> dict[str, Tensor]:
+def from_authors(state: Mapping[str, Tensor], model: RegionHost | RegionVim) -> dict[str, Tensor]:
     """The authors' state dict under our names, for loading into `model`.
 
     The scorer's `patch_embed.spn.spn.spn.` becomes `patch_embed.scorer.`; `pos_embed` is split into
-    the class token's entry, added to the class token, and a map of patch positions. Buffers that
-    they do not have keep the model's values. Other entries pass as they are, so that strict loading
-    can name them.
+    the class token's entry (the first, or Vim's in the middle), added to the class token, and a map
+    of patch positions. Buffers that they do not have keep the model's values. Other entries pass as
+    they are, so that strict loading can name them.
 
     Args:
         state: State dict in the authors' layout.
-        model: A `darvit_*` model, for the buffers and the grid of positions.
+        model: A `darvit_*` or `darvim_*` model, for the buffers and the grid of positions.
     Example:
         >>> import torch
-        >>> from dartok.models.darvit import build_darvit
-        >>> from dartok.models.presets import DARVIT_PRESETS
-        >>> model = build_darvit(DARVIT_PRESETS["darvit_tiny"])
+        >>> model = build_named("darvit_tiny")
         >>> state = {"cls_token": torch.zeros(1, 1, 192), "pos_embed": torch.ones(1, 197, 192)}
         >>> from_authors(state, model)["patch_embed.pos_embed"].shape
         torch.Size([1, 192, 14, 14])
@@ -44,6 +46,8 @@ def from_authors(state: Mapping[str, Tensor], model: RegionHost) -> dict[str, Te
         if positions.shape[1] != grid.shape[2] * grid.shape[3] + 1:
             renamed["pos_embed"] = positions
         else:
+            if isinstance(model, RegionVim):
+                positions = class_first(positions, place_of(model.class_token, grid[0, 0].numel()))
             patches = positions[:, 1:].transpose(1, 2).unflatten(2, grid.shape[2:])
             renamed["patch_embed.pos_embed"] = patches.contiguous()
             renamed["cls_token"] = renamed["cls_token"] + positions[:, :1]
@@ -53,8 +57,11 @@ def from_authors(state: Mapping[str, Tensor], model: RegionHost) -> dict[str, Te
     return renamed
 
 
-def load_checkpoint(model: RegionHost, path: str | Path, *, name: str) -> None:
-    """Load a checkpoint strictly, in the authors' layout or in ours; else change nothing.
+def load_checkpoint(model: NamedModel, path: str | Path, *, name: str) -> None:
+    """Load a checkpoint strictly, in its official layout or in ours; else change nothing.
+
+    An adapted `vim_*` or `videomamba_*` also takes its host's official checkpoint, which has no
+    scorer: that keeps its weights.
 
     Args:
         model: The model that the checkpoint was made for.
@@ -64,36 +71,44 @@ def load_checkpoint(model: RegionHost, path: str | Path, *, name: str) -> None:
     Raises:
         ValueError: If the file cannot be read, or naming the entries that do not fit.
     """
-    _load(model, read_state(path), f"checkpoint {path} as {name}")
+    _load(model, read_state(path), f"checkpoint {path} as {name}", of_host=name in VIM_PRESETS)
 
 
 def convert_checkpoint(source: str | Path, target: str | Path, *, name: str | None = None) -> str:
-    """Convert an authors' checkpoint to safetensors in our layout, checked by loading it.
+    """Convert an official checkpoint to safetensors in our layout, checked by loading it.
 
     Args:
-        source: The authors' `.pth`, or safetensors in either layout.
+        source: The official `.pth`, or safetensors in either layout.
         target: `.safetensors` file to write; written beside, then renamed.
         name: The model's name; None to tell it from the shapes.
     Returns:
         The model's name. Models that differ only in `num_tokens` share their layout: the name of
         the one with 196 tokens then stands for all.
     Raises:
-        ValueError: If the source cannot be read or is not a checkpoint of that model.
+        ValueError: If the source cannot be read, is not a checkpoint of that model, or, without a
+            name, could be of several: Vim and VideoMamba lay their weights out alike.
     """
     state = read_state(source)
     name = name or _recognise(state, source)
-    if name not in DARVIT_PRESETS:
-        raise ValueError(f"model must be one of {', '.join(DARVIT_PRESETS)}, got {name!r}")
+    if name not in PRESETS:
+        raise ValueError(f"model must be one of {', '.join(PRESETS)}, got {name!r}")
     num_classes = state["head.weight"].shape[0] if "head.weight" in state else 0
-    model = build_darvit(DARVIT_PRESETS[name], num_classes=num_classes)
+    model = build_named(name, num_classes=num_classes)
     _load(model, state, f"checkpoint {source} as {name}")
     write_state(model.state_dict(), target, metadata={"format": "pt", "model": name})
     return name
 
 
-def _load(model: RegionHost, state: dict[str, Tensor], source: str) -> None:
-    ours = any(key.startswith(_OUR_SCORER) for key in state)
-    load_strictly(model, state if ours else from_authors(state, model), source=source)
+def _load(
+    model: NamedModel, state: dict[str, Tensor], source: str, *, of_host: bool = False
+) -> None:
+    theirs = not any(key.startswith(_OUR_SCORER) for key in state)
+    if theirs and isinstance(model, RegionHost | RegionVim):
+        state = from_authors(state, model)
+        if of_host:
+            own = model.state_dict()
+            state |= {key: value for key, value in own.items() if key.startswith(_OUR_SCORER)}
+    load_strictly(model, state, source=source)
 
 
 def _our_name(name: str) -> str:
@@ -103,22 +118,48 @@ def _our_name(name: str) -> str:
 
 
 def _recognise(state: Mapping[str, Tensor], source: str | Path) -> str:
-    """The preset whose shapes the checkpoint has, told by its width and its scorer's head."""
+    """The preset whose shapes the checkpoint has, told by some entries."""
     ours = {_our_name(name): tuple(value.shape) for name, value in state.items()}
-    seen = tuple(ours.get(key) for key in _TELLTALES)
-    for name, preset in DARVIT_PRESETS.items():
-        if preset.num_tokens != 196:  # the same layout as the model with 196
-            continue
-        shapes = _shapes(build_darvit(preset))
-        if seen == tuple(shapes.get(key) for key in _TELLTALES):
-            return name
-    raise ValueError(
-        f"checkpoint {source} is of no known model; expected one of {', '.join(DARVIT_PRESETS)}"
-    )
+    found = [name for name, preset in _layouts() if _fits(ours, name, preset)]
+    if not found:
+        raise ValueError(
+            f"checkpoint {source} is of no known model; expected one of {', '.join(PRESETS)}"
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"checkpoint {source} could be of {' or '.join(found)}, whose weights are laid out "
+            "alike; name the model (dartok convert --model NAME)"
+        )
+    return found[0]
 
 
-_TELLTALES = ("cls_token", "patch_embed.proj.weight", "patch_embed.scorer.head.mlp.2.weight")
+_TELLTALES = (
+    "cls_token",
+    "patch_embed.proj.weight",
+    "patch_embed.scorer.head.mlp.2.weight",
+    "layers.0.mixer.A_log",
+)
+"""Entries that tell the layouts apart."""
 
 
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+def _layouts() -> list[tuple[str, Preset]]:
+    """One preset for each layout: models with more tokens have that of the model with 196."""
+    return [
+        (name, preset)
+        for name, preset in PRESETS.items()
+        if preset.num_tokens == 196 or isinstance(preset, VimPreset)
+    ]
+
+
+def _fits(shapes: Mapping[str, tuple[int, ...]], name: str, preset: Preset) -> bool:
+    """Whether a checkpoint has the telltale entries of a model, in their shapes, and no others."""
+    model = _shapes(name)
+    on_a_grid = ("pos_embed",) if isinstance(preset, VimPreset) else ()
+    return all(shapes.get(key) == model.get(key) for key in (*_TELLTALES, *on_a_grid))
+
+
+@cache
+def _shapes(name: str) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        state = build_named(name, num_classes=0).state_dict()
+    return {key: tuple(value.shape) for key, value in state.items()}

@@ -4,19 +4,16 @@ from pathlib import Path
 from typing import Literal
 
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
 
-from dartok.models.families.timm_vit import attach
-from dartok.models.patch_embed import RegionPatchEmbed
+from dartok.models.authors import INPUT_PX, authors_embed
+from dartok.models.families.timm_vit import attach, parts_with_positions
 from dartok.models.presets import DarvitPreset
 from dartok.models.vit import RegionHost
-from dartok.scorers.build import build_scorer
 
 __all__ = ["build_darvit"]
 
 _PATCH_PX = 16
 _POSITION_GRID_PX = 224  # 14 x 14 positions
-_INPUT_PX = 448
 
 
 def build_darvit(
@@ -26,7 +23,7 @@ def build_darvit(
     num_tokens: int | None = None,
     num_rows: int | None = None,
     score_size: int | None = None,
-    img_size: int | tuple[int, int] = _INPUT_PX,
+    img_size: int | tuple[int, int] = INPUT_PX,
     scorer_weights: str | Path | None = None,
     in_chans: int = 3,
     global_pool: Literal["", "avg", "avgmax", "max", "token", "map"] = "token",
@@ -72,31 +69,14 @@ def build_darvit(
         attn_drop_rate=attn_drop_rate,
         drop_path_rate=drop_path_rate,
     )
-    scorer = build_scorer(
-        preset.scorer,
-        weights=scorer_weights,
-        num_channels=in_chans,
-        side_px=score_size,
-        statistics="batch",
-    )
-    tokens = preset.num_tokens if num_tokens is None else num_tokens
-    model = attach(host, _authors_embed(host, scorer, tokens, num_rows))
-    model.patch_embed.set_input_size(img_size)
-    return model
-
-
-def _authors_embed(
-    host: VisionTransformer, scorer: nn.Module, num_tokens: int, num_rows: int | None
-) -> RegionPatchEmbed:
-    assert host.pos_embed is not None
-    positions = host.pos_embed.detach()[:, host.num_prefix_tokens :].transpose(1, 2)
-    return RegionPatchEmbed(
-        img_size=(_INPUT_PX, _INPUT_PX),
-        scorer=scorer,
-        proj=host.patch_embed.proj,
-        positions=positions.unflatten(2, host.patch_embed.grid_size).clone(),
+    embed = authors_embed(
+        parts_with_positions(host),
+        preset,
         num_tokens=num_tokens,
         num_rows=num_rows,
-        partition="authors",
-        sampling="corner",
+        score_size=score_size,
+        scorer_weights=scorer_weights,
     )
+    model = attach(host, embed)
+    model.patch_embed.set_input_size(img_size)
+    return model

@@ -1,4 +1,4 @@
-"""What can be turned on a model at any time: its budget and strength; and what it looks at."""
+"""What can be turned on a model at any time: budget, strength, scan; and what it looks at."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +11,17 @@ from dartok.core.names import one_of
 from dartok.core.regions import Regions
 from dartok.core.steering import Priority, Steering
 from dartok.core.tokenizer import Tokenizer
+from dartok.models.mamba.mixer import BidirectionalMixer
+from dartok.models.scan import ScanName, scan_of
 
-__all__ = ["regions", "set_num_tokens", "set_strength", "steer", "tokenizer_of"]
+__all__ = [
+    "regions",
+    "set_num_tokens",
+    "set_scan",
+    "set_strength",
+    "steer",
+    "tokenizer_of",
+]
 
 
 def tokenizer_of(model: nn.Module) -> Tokenizer:
@@ -139,6 +148,27 @@ def set_strength(model: nn.Module, strength: float) -> None:
         0.5
     """
     tokenizer_of(model).set_strength(strength)
+
+
+def set_scan(model: nn.Module, kind: ScanName) -> None:
+    """Choose how a Vision Mamba computes its selective scans: see `selective_scan` for the names.
+
+    Raises:
+        ValueError: If the name is unknown or the model has no selective scan.
+        ImportError: If the package that it needs is not installed.
+    Example:
+        >>> from dartok.models.registry import create_model
+        >>> model = create_model("vim_tiny")
+        >>> set_scan(model, "associative")
+        >>> model.layers[0].mixer.scan
+        'associative'
+    """
+    scan_of(one_of("kind", kind, ScanName))
+    mixers = [module for module in model.modules() if isinstance(module, BidirectionalMixer)]
+    if not mixers:
+        raise ValueError(f"model must be a Vision Mamba, got {type(model).__name__}")
+    for mixer in mixers:
+        mixer.scan = kind
 
 
 def regions(model: nn.Module, images: Tensor) -> Regions:

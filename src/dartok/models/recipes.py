@@ -11,7 +11,8 @@ from dartok.core.modes import in_eval_mode
 from dartok.core.tokenizer import Tokenizer
 from dartok.models.dials import tokenizer_of
 from dartok.models.hosts import adapted_host, host_record
-from dartok.models.presets import DARVIT_PRESETS
+from dartok.models.named import build_named
+from dartok.models.presets import AUTHORS_PRESETS
 from dartok.models.registry import ADAPTED
 from dartok.scorers.build import scorer_options
 
@@ -47,10 +48,10 @@ def derive_recipe(model: nn.Module, host_args: Mapping[str, Any] | None = None) 
     """
     tokenizer = tokenizer_of(model)
     name = _architecture(model)
-    if name in DARVIT_PRESETS:
+    if name in AUTHORS_PRESETS:
         if host_args:
             raise ValueError(f"host_args must be None for {name}, which has no host of its own")
-        return Recipe(name, _darvit_args(model, tokenizer))
+        return Recipe(name, _authors_args(model, tokenizer))
     host = host_record(model)
     if host is None:
         raise ValueError(
@@ -96,7 +97,7 @@ def _architecture(model: nn.Module) -> str | None:
     return config.get("architecture") if isinstance(config, Mapping) else None
 
 
-def _darvit_args(model: nn.Module, tokenizer: Tokenizer) -> dict[str, Any]:
+def _authors_args(model: nn.Module, tokenizer: Tokenizer) -> dict[str, Any]:
     args = {**_host_options(model, tokenizer), **_dials(tokenizer)}
     side_px = getattr(tokenizer.scorer, "side_px", None)
     return args if side_px is None else {**args, "score_size": side_px}
@@ -153,9 +154,7 @@ def _built(recipe: Recipe) -> nn.Module:
     try:
         if recipe.name == ADAPTED:
             return adapted_host(**recipe.args)
-        from dartok.models.darvit import build_darvit
-
-        return build_darvit(DARVIT_PRESETS[recipe.name], **recipe.args)
+        return build_named(recipe.name, **recipe.args)
     except (TypeError, RuntimeError, AssertionError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

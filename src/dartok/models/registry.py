@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dartok.core.notices import say_once
-from dartok.models.presets import DARVIT_PRESETS, DarvitPreset
+from dartok.models.presets import AUTHORS_PRESETS, PRESETS, VIM_PRESETS
 
 if TYPE_CHECKING:  # timm imports this module to register our names: it must not wait for timm
-    from dartok.models.vit import RegionHost
+    from dartok.models.named import NamedModel
 
 __all__ = ["ADAPTED", "create_model", "list_models", "register_with_timm"]
 
@@ -22,10 +22,10 @@ def list_models(pattern: str = "*") -> list[str]:
     """Names that `create_model` knows, filtered by a shell pattern.
 
     Example:
-        >>> list_models("*tiny*")
+        >>> list_models("darvit_tiny*")
         ['darvit_tiny', 'darvit_tiny_121p', 'darvit_tiny_v2']
     """
-    return sorted(fnmatch.filter(DARVIT_PRESETS, pattern))
+    return sorted(fnmatch.filter(PRESETS, pattern))
 
 
 _SAVED = ("local-dir:", "hf-hub:")
@@ -43,21 +43,24 @@ def create_model(
     scorer_weights: str | Path | None = None,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
-) -> "RegionHost":
-    """One of the authors' models, or a saved one; in eval mode when weights are loaded.
+) -> "NamedModel":
+    """One of DART's authors' models, a Vision Mamba to adapt, or a saved model.
 
-    "local-dir:FOLDER" is what `dartok train` keeps in `best/` and `dartok.save_pretrained` writes,
-    "hf-hub:NAME" the same on the hub (see `dartok.from_pretrained`); of the options they take
-    `num_tokens`, `num_rows` and `num_classes`. Of the authors' models:
+    In eval mode when weights are loaded. "local-dir:FOLDER" is what `dartok train` keeps in `best/`
+    and `dartok.save_pretrained` writes, "hf-hub:NAME" the same on the hub (see
+    `dartok.from_pretrained`); of the options they take `num_tokens`, `num_rows` and `num_classes`.
 
-    They run in the authors' mode, since only that gives their numbers: scores standardised over the
-    batch, corner sampling, the score net at the image's full size. Images of 448 px, ImageNet mean
-    and deviation. `dartok.calibrate` makes results independent of the batch. For any other timm
-    ViT, see `dartok.adapt`.
+    `darvit_*` and `darvim_*` run in their authors' mode, since only that gives their numbers:
+    scores standardised over the batch, corner sampling, the score net at the image's full size.
+    Images of 448 px, ImageNet mean and deviation. `dartok.calibrate` makes results independent of
+    the batch.
+
+    `vim_*` and `videomamba_*` are hosts on their fixed grid, 224 px: `dartok.adapt` puts regions on
+    them, and the options that concern regions are its. So it does on any ViT of timm.
 
     Args:
         name: See `list_models`; or "local-dir:FOLDER", "hf-hub:NAME".
-        checkpoint: The authors' `.pth`, or a converted `.safetensors`; loaded strictly.
+        checkpoint: The official `.pth`, or a converted `.safetensors`; loaded strictly.
         num_tokens: Regions per image; None for the model's own.
         num_rows: Rows of regions; None for about square regions.
         num_classes: Outputs of the head; None for a saved model's own, or 1000.
@@ -68,7 +71,7 @@ def create_model(
         drop_path_rate: Stochastic depth of the last block.
     Raises:
         ValueError: If the name is unknown, the checkpoint does not fit, the folder holds no model,
-            or an option does not apply to a saved model.
+            or an option does not apply to that model.
     Example:
         >>> model = create_model("darvit_tiny", num_tokens=121)
         >>> model.patch_embed.num_tokens
@@ -85,24 +88,43 @@ def create_model(
         return from_pretrained(
             name, num_tokens=num_tokens, num_rows=num_rows, num_classes=num_classes
         )
-    preset = _preset_of(name)
-    from dartok.models.darvit import build_darvit
+    _check_name(name)
+    of_regions: dict[str, Any] = {
+        "num_tokens": num_tokens,
+        "num_rows": num_rows,
+        "score_size": score_size,
+        "scorer_weights": scorer_weights,
+    }
+    options = {
+        "num_classes": 1000 if num_classes is None else num_classes,
+        "in_chans": num_channels,
+        "drop_rate": drop_rate,
+        "drop_path_rate": drop_path_rate,
+    }
+    if name in VIM_PRESETS:
+        _refuse_regions(name, of_regions)
+    else:
+        _say_what_to_know(name, random_scorer=checkpoint is None and scorer_weights is None)
+        options |= of_regions
+    return _built(name, options, checkpoint)
+
+
+def _refuse_regions(name: str, options: dict[str, Any]) -> None:
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"{name} has a fixed grid and takes no {given[0]}; use "
+            f"dartok.adapt(dartok.create_model({name!r}), num_tokens=...)"
+        )
+
+
+def _built(name: str, options: dict[str, Any], checkpoint: str | Path | None) -> "NamedModel":
+    from dartok.models.named import build_named
     from dartok.models.preprocessing import note_pixels
 
-    model = build_darvit(
-        preset,
-        num_classes=1000 if num_classes is None else num_classes,
-        num_tokens=num_tokens,
-        num_rows=num_rows,
-        score_size=score_size,
-        scorer_weights=scorer_weights,
-        in_chans=num_channels,
-        drop_rate=drop_rate,
-        drop_path_rate=drop_path_rate,
-    )
-    model.pretrained_cfg = model.default_cfg = _timm_config(name)
+    model = build_named(name, **options)
+    model.pretrained_cfg = model.default_cfg = dict(default_cfgs[name])
     note_pixels(model)
-    _say_what_to_know(name, random_scorer=checkpoint is None and scorer_weights is None)
     if checkpoint is not None:
         from dartok.models.checkpoints import load_checkpoint
 
@@ -115,29 +137,28 @@ def register_with_timm() -> None:
     """Make every name of `list_models` known to `timm.create_model`; harmless when repeated."""
     from timm.models import is_model, register_model
 
-    for name in DARVIT_PRESETS:
+    for name in PRESETS:
         if not is_model(name):
             register_model(_entrypoint(name))
     if not is_model(ADAPTED):
         register_model(_adapted_entrypoint())
-    ours = {*DARVIT_PRESETS, ADAPTED}
+    ours = {*PRESETS, ADAPTED}
     __all__[:] = [name for name in __all__ if name not in ours]  # timm appends them
 
 
-def _preset_of(name: str) -> DarvitPreset:
-    if name not in DARVIT_PRESETS:
-        near = difflib.get_close_matches(name, DARVIT_PRESETS, n=3, cutoff=0.5)
+def _check_name(name: str) -> None:
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(list_models())}"
         raise ValueError(
             f"unknown model {name!r}; {hint} (a timm ViT: dartok.adapt(timm.create_model(...)))"
         )
-    return DARVIT_PRESETS[name]
 
 
 def _say_what_to_know(name: str, *, random_scorer: bool) -> None:
     say_once(
-        "darvit_* models standardise scores over the batch, as their authors do, so a result "
-        "depends on the batch; dartok.calibrate(model, images) freezes the statistics"
+        "darvit_* and darvim_* models standardise scores over the batch, as their authors do, so "
+        "a result depends on the batch; dartok.calibrate(model, images) freezes the statistics"
     )
     if random_scorer:
         say_once(
@@ -147,22 +168,27 @@ def _say_what_to_know(name: str, *, random_scorer: bool) -> None:
 
 
 def _timm_config(name: str) -> dict[str, Any]:
-    """What timm's transforms need to know, after the authors' evaluation: 512 px, crop 448."""
+    """What timm's transforms need to know: the authors evaluate at 448 px of 512, others at 224."""
+    side = 448 if name in AUTHORS_PRESETS else 224
     return {
         "architecture": name,
         "num_classes": 1000,
-        "input_size": (3, 448, 448),
+        "input_size": (3, side, side),
         "pool_size": None,
         "crop_pct": 0.875,
         "crop_mode": "center",
         "interpolation": "bicubic",
-        "fixed_input_size": False,
+        "fixed_input_size": name in VIM_PRESETS,
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),
         "first_conv": "patch_embed.proj",
         "classifier": "head",
         "license": "apache-2.0",
     }
+
+
+default_cfgs = {name: _timm_config(name) for name in PRESETS}
+"""Read by timm when the names are registered."""
 
 
 def _entrypoint(name: str) -> Callable[..., Any]:
@@ -176,11 +202,12 @@ def _entrypoint(name: str) -> Callable[..., Any]:
         if pretrained and not _has_weights(given):
             raise ValueError(
                 f"{name} has no weights that timm can download; use "
-                f"dartok.create_model({name!r}, checkpoint=...) with the authors' file"
+                f"dartok.create_model({name!r}, checkpoint=...) with the official file"
             )
-        options["pretrained_cfg"] = given or PretrainedCfg(**_timm_config(name))
-        random_scorer = not pretrained and options.get("scorer_weights") is None
-        _say_what_to_know(name, random_scorer=random_scorer)
+        options["pretrained_cfg"] = given or PretrainedCfg(**default_cfgs[name])
+        if name in AUTHORS_PRESETS:
+            random_scorer = not pretrained and options.get("scorer_weights") is None
+            _say_what_to_know(name, random_scorer=random_scorer)
         build = _Builder(name)
         model = build_model_with_cfg(
             build, name, pretrained, feature_cfg=_feature_config(options), **options
@@ -188,7 +215,7 @@ def _entrypoint(name: str) -> Callable[..., Any]:
         return _settled(model, given, options)
 
     create.__name__ = create.__qualname__ = name
-    create.__doc__ = f"{DARVIT_PRESETS[name].summary}; see `dartok.create_model`."
+    create.__doc__ = f"{PRESETS[name].summary}; see `dartok.create_model`."
     create.__module__ = __name__
     return create
 
@@ -205,6 +232,8 @@ def _settled(model: Any, given: Any, options: dict[str, Any]) -> Any:
     from dartok.models.preprocessing import note_pixels
 
     note_pixels(model)
+    if model.pretrained_cfg["architecture"] in VIM_PRESETS:
+        return model
     if _has_weights(given) and options.get("img_size") is None:
         embed = tokenizer_of(model)
         assert isinstance(embed, RegionPatchEmbed)
@@ -246,12 +275,12 @@ def _adapted_entrypoint() -> Callable[..., Any]:
 
 
 class _Builder:
-    """`build_darvit` of one preset, as the class that timm thinks it builds."""
+    """`build_named` of one name, as the class that timm thinks it builds."""
 
     def __init__(self, name: str) -> None:
         self.name = self.__name__ = name
 
-    def __call__(self, **options: Any) -> "RegionHost":
-        from dartok.models.darvit import build_darvit
+    def __call__(self, **options: Any) -> "NamedModel":
+        from dartok.models.named import build_named
 
-        return build_darvit(DARVIT_PRESETS[self.name], **options)
+        return build_named(self.name, **options)

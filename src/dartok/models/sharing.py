@@ -15,7 +15,7 @@ from dartok.models.cards import Card, Measures
 from dartok.models.hf_folders import is_of_transformers, load_hf, save_hf
 from dartok.models.hosts import host_config
 from dartok.models.preprocessing import data_config
-from dartok.models.presets import DARVIT_PRESETS
+from dartok.models.presets import AUTHORS_PRESETS
 from dartok.models.recipes import Recipe, check_recipe, derive_recipe
 from dartok.models.registry import ADAPTED
 from dartok.scorers.weights import write_state
@@ -290,7 +290,7 @@ def _pretrained_config(
     card: Card, class_names: Sequence[str], known: Mapping[str, Any]
 ) -> dict[str, Any]:
     kept = {name: known[name] for name in ("first_conv", "classifier") if name in known}
-    adaptive = card.recipe.name == ADAPTED or card.recipe.name in DARVIT_PRESETS
+    adaptive = card.recipe.name == ADAPTED or card.recipe.name in AUTHORS_PRESETS
     return {
         **kept,
         "num_classes": card.num_classes,

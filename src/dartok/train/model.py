@@ -12,10 +12,11 @@ from torch import nn
 from dartok.core.tokenizer import Tokenizer
 from dartok.data.augment import PixelConfig
 from dartok.models.checkpoints import load_checkpoint
-from dartok.models.presets import DARVIT_PRESETS
+from dartok.models.mamba.vim import Vim
+from dartok.models.named import NamedModel
+from dartok.models.presets import AUTHORS_PRESETS, PRESETS
 from dartok.models.recipes import Recipe
 from dartok.models.registry import ADAPTED
-from dartok.models.vit import RegionHost
 from dartok.scorers.weights import load_strictly, read_state
 from dartok.train.model_config import ModelConfig, Parts
 
@@ -32,7 +33,7 @@ def recipe_of(config: ModelConfig, *, num_classes: int, image_px: int | None) ->
     if config.drop_path:
         args["drop_path_rate"] = config.drop_path
     budget = None if config.budget is None else config.budget.most
-    if config.model in DARVIT_PRESETS:
+    if config.model in AUTHORS_PRESETS:
         if budget is not None:
             args["num_tokens"] = budget
         return Recipe(config.model, args)
@@ -53,7 +54,7 @@ def build_model(config: ModelConfig, recipe: Recipe) -> nn.Module:
         ValueError: If a model cannot be built from these options, or the file does not fit.
     """
     args: dict[str, Any] = dict(recipe.args)
-    if recipe.name == ADAPTED or recipe.name in DARVIT_PRESETS:
+    if recipe.name == ADAPTED or recipe.name in AUTHORS_PRESETS:
         args["scorer_weights"] = config.scorer_weights
     if recipe.name == ADAPTED:
         args["host_pretrained"] = config.pretrained
@@ -71,8 +72,8 @@ def build_model(config: ModelConfig, recipe: Recipe) -> nn.Module:
 
 
 def _load(model: nn.Module, path: Path, name: str) -> None:
-    if isinstance(model, RegionHost) and name in DARVIT_PRESETS:
-        load_checkpoint(model, path, name=name)  # in the authors' layout or in ours
+    if isinstance(model, NamedModel) and name in PRESETS:
+        load_checkpoint(model, path, name=name)  # in its official layout or in ours
     else:
         load_strictly(model, read_state(path), source=f"checkpoint {path} as {name}")
 
@@ -85,9 +86,12 @@ def choose_parts(model: nn.Module, parts: Parts) -> None:
     """
     if parts == "all":
         return
-    if not isinstance(model, VisionTransformer):
-        raise ValueError(f"parts {parts} needs a timm ViT, got {type(model).__name__}; give all")
-    head = model.get_classifier()
+    if not isinstance(model, VisionTransformer | Vim):
+        raise ValueError(
+            f"parts {parts} needs a timm ViT or a Vision Mamba, got {type(model).__name__}; "
+            "give all"
+        )
+    head: Any = model.get_classifier()
     learners: list[nn.Module] = [*head] if isinstance(head, tuple) else [head]  # distilled: two
     if parts == "tokenizer":
         tokenizers = [module for module in model.modules() if isinstance(module, Tokenizer)]
@@ -126,5 +130,5 @@ def ramp_steps(config: ModelConfig, num_steps: int) -> int:
     """Steps of the strength ramp: as configured, else a quarter of a retrofit's run."""
     if config.strength_ramp is not None:
         return config.strength_ramp
-    retrofit = config.pretrained and config.num_tokens and config.model not in DARVIT_PRESETS
+    retrofit = config.pretrained and config.num_tokens and config.model not in AUTHORS_PRESETS
     return num_steps // 4 if retrofit else 0

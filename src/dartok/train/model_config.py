@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dartok.models.presets import DARVIT_PRESETS
+from dartok.models.presets import AUTHORS_PRESETS
 from dartok.train.budgets import Budget
 from dartok.train.checks import at_least
 
@@ -18,10 +18,10 @@ class ModelConfig:
     """What is trained."""
 
     model: str = "deit_tiny_patch16_224"
-    """A timm ViT, or a `darvit_*` model."""
+    """A timm ViT, a `vim_*` or `videomamba_*` host, or a `darvit_*` or `darvim_*` model."""
     num_tokens: str | None = None
     """Regions per picture: a number such as 196, or 49..392 to draw one for each step. Without it a
-    timm model keeps its fixed grid, and another model its own number."""
+    timm ViT or a `vim_*` host keeps its fixed grid, and another model its own number."""
     scorer: str = "conv"
     """Score net of an adapted timm model; see dartok models."""
     scorer_weights: str | None = None
@@ -51,7 +51,7 @@ class ModelConfig:
         at_least("strength-ramp", self.strength_ramp, 0)
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop-path must be from 0 to below 1, got {self.drop_path}")
-        if self.strength_ramp and self.num_tokens is None and self.model not in DARVIT_PRESETS:
+        if self.strength_ramp and self.num_tokens is None and self.model not in AUTHORS_PRESETS:
             raise ValueError("strength-ramp needs regions; give --num-tokens too")
         if self.pretrained and self.checkpoint is not None:
             raise ValueError("pretrained and checkpoint exclude each other; drop one")

@@ -14,6 +14,7 @@ _HOMES = {
     "timm": ("timm_vit", "timm_eva", "timm_relative", "timm_naflex"),
     "torchvision": ("torchvision_vit",),
     "transformers": ("hf_vit", "hf_dinov3", "hf_siglip2", "hf_backbones"),
+    "dartok": ("vim",),
 }
 """Library that a host's class comes from, and the files that know its models.
 

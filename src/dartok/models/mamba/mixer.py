@@ -1,0 +1,144 @@
+"""The mixer of Vision Mamba: both reading directions in one pass over one projected input."""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dartok.core.names import one_of
+from dartok.models.mamba.sequence import reversed_within
+from dartok.models.scan import ScanName, selective_scan
+
+__all__ = ["BidirectionalMixer", "Merge"]
+
+Merge = Literal["mean", "sum"]
+"""How the two directions are put together: Vim halves their sum, VideoMamba does not."""
+
+_STEP_RANGE = (1e-3, 0.1)
+_LEAST_STEP = 1e-4
+
+
+class BidirectionalMixer(nn.Module):
+    """A selective state space read in both directions, between a gated in- and out-projection.
+
+    With `[x; z] = W_in a`, for the sequence and for the sequence read backwards, each with weights
+    of its own (those of the second end in `_b`):
+
+        x' = SiLU(conv(x)),  [d; b; c] = W_x x',  delta = softplus(W_dt d + bias)
+        y = selective_scan(x', delta, -exp(A_log), b, c, D)
+
+    and `W_out ((y + y_b) SiLU(z) / 2)`; "sum" does not halve. Parameters have the names and shapes
+    of the official checkpoints.
+
+    Source: Vision Mamba, arXiv:2401.09417, algorithm 1; Mamba, arXiv:2312.00752.
+
+    Args:
+        width: D, of the tokens; states are `2 D x state_size`.
+        state_size: N, numbers of state per channel.
+        merge: "mean" or "sum" of the two directions.
+        num_layers: Mixers of the model: they scale the initial out-projection.
+    Example:
+        >>> mixer = BidirectionalMixer(8)
+        >>> mixer(torch.rand(2, 5, 8)).shape
+        torch.Size([2, 5, 8])
+    """
+
+    def __init__(
+        self, width: int, *, state_size: int = 16, merge: Merge = "mean", num_layers: int = 1
+    ) -> None:
+        super().__init__()
+        self.merge: Merge = one_of("merge", merge, Merge)
+        self.scan: ScanName = "auto"
+        inner, rank = 2 * width, math.ceil(width / 16)
+        self.in_proj = nn.Linear(width, 2 * inner, bias=False)
+        self.conv1d, self.conv1d_b = (_convolution(inner) for _ in range(2))
+        self.x_proj, self.x_proj_b = (
+            nn.Linear(inner, rank + 2 * state_size, bias=False) for _ in range(2)
+        )
+        self.dt_proj, self.dt_proj_b = (_step_projection(rank, inner) for _ in range(2))
+        rates = torch.arange(1, state_size + 1).float().log().repeat(inner, 1)
+        self.A_log, self.A_b_log = nn.Parameter(rates), nn.Parameter(rates.clone())
+        self.D, self.D_b = nn.Parameter(torch.ones(inner)), nn.Parameter(torch.ones(inner))
+        self.out_proj = nn.Linear(inner, width, bias=False)
+        with torch.no_grad():
+            self.out_proj.weight /= math.sqrt(num_layers)
+
+    @property
+    def state_size(self) -> int:
+        """Numbers of state per channel."""
+        return self.A_log.shape[1]
+
+    def forward(
+        self, tokens: Float[Tensor, "B L D"], lengths: Int[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B L D"]:
+        """Mix tokens; with lengths, those behind a sequence's end change nothing before it."""
+        x, gate = self.in_proj(tokens).chunk(2, dim=-1)
+        x = self._convolve(torch.stack([x, reversed_within(x, lengths)], dim=2))
+        y, y_backwards = self._scan(x).unbind(2)
+        merged = y + reversed_within(y_backwards, lengths)
+        if self.merge == "mean":
+            merged = merged / 2
+        return self.out_proj(merged * F.silu(gate))
+
+    def _convolve(self, x: Float[Tensor, "B L 2 E"]) -> Float[Tensor, "B L 2 E"]:
+        """A causal convolution of each channel, and SiLU.
+
+        As a convolution of pictures one pixel high whose channels lie last, as they do here:
+        nothing is copied, and on the CPU it is many times as fast as `conv1d`.
+        """
+        weight = torch.cat([self.conv1d.weight, self.conv1d_b.weight]).unsqueeze(2)
+        bias = torch.cat([_bias(self.conv1d), _bias(self.conv1d_b)])
+        before = F.pad(x.flatten(2), (0, 0, weight.shape[-1] - 1, 0))
+        pictures = before.transpose(1, 2).unsqueeze(2)
+        convolved = F.conv2d(pictures, weight, bias, groups=weight.shape[0])
+        return F.silu(convolved.squeeze(2).transpose(1, 2).unflatten(2, x.shape[2:]))
+
+    def _scan(self, x: Float[Tensor, "B L 2 E"]) -> Float[Tensor, "B L 2 E"]:
+        weight = torch.stack([self.x_proj.weight, self.x_proj_b.weight])
+        rank, size = self.dt_proj.in_features, self.state_size
+        reduced = torch.einsum("blge,gce->blgc", x, weight)
+        low, b, c = reduced.split([rank, size, size], dim=-1)
+        rates = torch.stack([self.A_log, self.A_b_log])
+        return selective_scan(
+            x,
+            self._steps(low),
+            -torch.exp(_wide(rates)),
+            b,
+            c,
+            torch.stack([self.D, self.D_b]),
+            kind=self.scan,
+        )
+
+    def _steps(self, low: Float[Tensor, "B L 2 rank"]) -> Float[Tensor, "B L 2 E"]:
+        """Step sizes, in float32 or wider: the smallest are below what half precision resolves."""
+        weight = torch.stack([self.dt_proj.weight, self.dt_proj_b.weight])
+        bias = torch.stack([self.dt_proj.bias, self.dt_proj_b.bias])
+        return F.softplus(_wide(torch.einsum("blgr,ger->blge", low, weight)) + _wide(bias))
+
+
+def _bias(convolution: nn.Conv1d) -> Tensor:
+    assert convolution.bias is not None
+    return convolution.bias
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _convolution(channels: int) -> nn.Conv1d:
+    """Holds the weights of a causal convolution in the official layout; it is not called."""
+    return nn.Conv1d(channels, channels, kernel_size=4, groups=channels, padding=3)
+
+
+def _step_projection(rank: int, inner: int) -> nn.Linear:
+    """Initial step sizes are log-uniform in `_STEP_RANGE`, as Mamba's: in both directions here."""
+    projection = nn.Linear(rank, inner)
+    nn.init.uniform_(projection.weight, -(rank**-0.5), rank**-0.5)
+    low, high = (math.log(bound) for bound in _STEP_RANGE)
+    steps = torch.empty(inner).uniform_(low, high).exp().clamp(min=_LEAST_STEP)
+    with torch.no_grad():
+        projection.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # inverse of softplus
+    return projection

@@ -1,0 +1,131 @@
+"""Vision Mamba on regions. Made by `dartok.adapt` and `dartok.create_model`."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from timm.models._features import feature_take_indices
+from torch import Tensor
+
+from dartok.core.regions import Regions
+from dartok.core.steering import Priority, Steering
+from dartok.models.budgeted import in_groups
+from dartok.models.intermediates import as_dict, as_tuple, check_output_fmt, laid_out
+from dartok.models.mamba.sequence import place_of, with_class_token
+from dartok.models.mamba.vim import Vim
+from dartok.models.patch_embed import RegionPatchEmbed
+
+__all__ = ["RegionVim"]
+
+
+class RegionVim(Vim):
+    """`Vim` whose patches are regions, in the order of the strip: any image, any number of tokens.
+
+    `patch_embed` is a `RegionPatchEmbed`, which adds the positions; `pos_embed` is None, and the
+    class token carries its own. With a budget for each image (`AutoBudget`) images of one count run
+    together in eval mode; while training the batch is padded, and the scan stops at each image's
+    last token, in both directions.
+    """
+
+    takes_budgets = True
+    """`set_num_tokens(model, "auto")` is possible."""
+    patch_embed: RegionPatchEmbed
+
+    def forward(
+        self,
+        x: Float[Tensor, "B C H W"],
+        *,
+        priority: Priority | None = None,
+        priority_weight: float = 2.0,
+    ) -> Tensor:
+        """Logits; with what is important in each image if given: see `dartok.steer`."""
+        steering = None if priority is None else Steering(priority, priority_weight)
+        regions = self.patch_embed.regions(x, steering)
+        if regions.counts is None:
+            return self.forward_head(self.features_of(x, regions))
+        if self.training or torch.compiler.is_compiling() or not self.global_pool:
+            return self._classify(self._pool_padded(self.features_of(x, regions), regions))
+        return in_groups(x, regions, self._forward_group)
+
+    def forward_features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1+N D"]:
+        """All tokens behind the last norm, the class token first; padding is not to be used."""
+        return self.features_of(x, self.patch_embed.regions(x))
+
+    def features_of(
+        self, x: Float[Tensor, "B C H W"], regions: Regions
+    ) -> Float[Tensor, "B 1+N D"]:
+        """`forward_features` of regions that are known."""
+        return self._run(self._enter(x, regions), regions.counts)[0]
+
+    def forward_head(self, x: Float[Tensor, "B 1+N D"], pre_logits: bool = False) -> Tensor:
+        """Pool the tokens of `forward_features` and classify them.
+
+        Raises:
+            ValueError: If padding would be pooled with the tokens: `forward` tells them apart.
+        """
+        if self.patch_embed.budget is not None and self.global_pool == "avg":
+            raise ValueError(
+                "forward_head cannot tell tokens from padding with num_tokens='auto' and "
+                "global_pool='avg'; call the model on the images"
+            )
+        return super().forward_head(x, pre_logits)
+
+    def forward_intermediates(
+        self,
+        x: Float[Tensor, "B C H W"],
+        indices: int | list[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        output_dict: bool = False,
+    ) -> Any:
+        """timm's method; "NCHW" maps are painted from the tokens through `Regions.to_map`.
+
+        Raises:
+            ValueError: If `output_fmt` is neither "NCHW" nor "NLC".
+        """
+        check_output_fmt(output_fmt)
+        regions = self.patch_embed.regions(x)
+        taken, last = feature_take_indices(len(self.layers), indices)
+        final, found = self._run(
+            self._enter(x, regions),
+            regions.counts,
+            taken=taken,
+            norm=norm,
+            stop=last if stop_early else None,
+        )
+        maps, prefixes = laid_out(
+            found,
+            regions,
+            self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1])),
+            num_prefix=1,
+            output_fmt=output_fmt,
+            with_prefix=return_prefix_tokens,
+        )
+        shown = None if intermediates_only else final
+        return as_dict(shown, maps, prefixes) if output_dict else as_tuple(shown, maps, prefixes)
+
+    def no_weight_decay(self) -> set[str]:
+        """The host's set, with the positions under their new name."""
+        return {*super().no_weight_decay(), "patch_embed.pos_embed"}
+
+    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
+        """Note the size that the model is meant for; every size works without it."""
+        self.patch_embed.set_input_size(img_size)
+
+    def _enter(self, images: Tensor, regions: Regions) -> Float[Tensor, "B L D"]:
+        tokens = self.patch_embed.embed(images, regions)
+        counts = tokens.shape[1] if regions.counts is None else regions.counts
+        place = place_of(self.class_token, counts)
+        return self.pos_drop(with_class_token(tokens, self.cls_token, place))
+
+    def _forward_group(self, images: Tensor, regions: Regions) -> Tensor:
+        return self._classify(self._pool(self.features_of(images, regions)))
+
+    def _pool_padded(self, tokens: Float[Tensor, "B 1+N D"], regions: Regions) -> Tensor:
+        if self.global_pool != "avg":
+            return self._pool(tokens)
+        is_region = regions.is_region().unsqueeze(-1)
+        return tokens[:, 1:].masked_fill(~is_region, 0).sum(1) / is_region.sum(1)

@@ -1,0 +1,42 @@
+"""Build a model by its name."""
+
+from typing import Any
+
+from dartok.models.darvim import build_darvim
+from dartok.models.darvit import build_darvit
+from dartok.models.mamba.region_vim import RegionVim
+from dartok.models.mamba.vim import Vim
+from dartok.models.presets import PRESETS, DarvimPreset, DarvitPreset, VimPreset
+from dartok.models.vit import RegionHost
+
+__all__ = ["NamedModel", "build_named"]
+
+NamedModel = RegionHost | RegionVim | Vim
+
+
+def build_named(name: str, **options: Any) -> NamedModel:
+    """The model of a preset, with random weights; options as its builder or class takes them.
+
+    Raises:
+        TypeError: If an option is unknown there.
+    Example:
+        >>> type(build_named("vim_tiny", num_classes=10)).__name__
+        'Vim'
+    """
+    preset = PRESETS[name]
+    if isinstance(preset, DarvitPreset):
+        return build_darvit(preset, **options)
+    if isinstance(preset, DarvimPreset):
+        return build_darvim(preset, **options)
+    return _build_vim(preset, **options)
+
+
+def _build_vim(preset: VimPreset, **options: Any) -> Vim:
+    of_preset: dict[str, Any] = {
+        "embed_dim": preset.embed_dim,
+        "depth": preset.depth,
+        "patch_stride": preset.patch_stride,
+        "class_token": preset.class_token,
+        "merge": preset.merge,
+    }
+    return Vim(**of_preset | options)
