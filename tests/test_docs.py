@@ -41,7 +41,7 @@ def test_blocks_are_run_unless_a_remark_stands_before_them():
     assert python_of(text) == "a = 1\n"
 
 
-@pytest.mark.parametrize("name", ["budgets.md", "steering.md"])
+@pytest.mark.parametrize("name", ["budgets.md", "mamba.md", "steering.md"])
 def test_the_python_of_a_page_runs(name, tmp_path, monkeypatch):
     run(name, tmp_path, monkeypatch)
 

@@ -20,7 +20,8 @@ def one_of(option: str, value: Name, names: Any) -> Name:
     """
     known = get_args(names)
     if value not in known:
-        raise ValueError(f"{option} must be one of {', '.join(known)}, got {value!r}")
+        shown = ", ".join(name or "''" for name in known)
+        raise ValueError(f"{option} must be one of {shown}, got {value!r}")
     return value
 
 

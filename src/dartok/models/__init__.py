@@ -1,4 +1,4 @@
-"""What consumes tokens: vision transformers, by adapting timm's."""
+"""What consumes tokens: vision transformers, by adapting others', and Vision Mamba."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

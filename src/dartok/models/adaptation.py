@@ -56,13 +56,16 @@ def adapt(
     Class token, registers, LayerScale, rotary positions, distilled DeiT and every pooling of timm's
     vision transformers are carried over, and the like in the encoders of other libraries.
 
+    Vision Mambas (`vim_*`, `videomamba_*`) read the regions in the order of the strip.
+
     A host may also hold its encoder, as a classifier of transformers, a CLIP or a vision-language
     model does, or a model of your own: then only the encoder changes, and it alone is compared.
     What reads its tokens must take any number of them, in the order of reading; a language model
     needs a placeholder in its prompt for each.
 
     Args:
-        host: A vision transformer of timm, transformers or torchvision, or what holds one.
+        host: A vision transformer of timm, transformers or torchvision, a `vim_*` or `videomamba_*`
+            of `dartok.create_model`, or what holds one.
         num_tokens: Regions per image; None for the host's own count; "auto" for each image its own,
             with the host's on average (see `dartok.set_num_tokens`).
         num_rows: Rows of regions; None for about square regions.
