@@ -20,7 +20,7 @@ def test_every_model_has_a_line_with_its_numbers(dartok):
         "Vim-Ti+, fixed grid, 224 px, a patch every 8 px"
     )
     assert " ".join(lines["videomamba_middle"][4:]) == "VideoMamba-M, fixed grid, 224 px"
-    assert "what has a fixed grid above: dartok.adapt(...) puts regions on it" in out
+    assert "on vim_* and videomamba_* of stride 16." in out
 
 
 def test_json_holds_the_same(dartok):

@@ -109,6 +109,17 @@ def test_vim_and_videomamba_are_told_apart_by_name_alone(tmp_path):
         assert file.metadata()["model"] == "videomamba_tiny"
 
 
+@pytest.mark.refuses
+def test_a_converted_file_says_whose_it_is(tmp_path):
+    source, target = tmp_path / "a.pth", tmp_path / "a.safetensors"
+    torch.save(authors_checkpoint("vim_tiny"), source)
+    convert_checkpoint(source, target, name="vim_tiny")
+    assert convert_checkpoint(target, tmp_path / "b.safetensors") == "vim_tiny"
+    dartok.create_model("vim_tiny", checkpoint=target)
+    with refused(f"checkpoint {target} is of vim_tiny, not of videomamba_tiny; name that model"):
+        dartok.create_model("videomamba_tiny", checkpoint=target)
+
+
 def test_every_layout_is_told_from_all_others_but_those_of_vim_and_videomamba():
     """By shapes alone: the large ones would take long to write."""
     for name in PRESETS:

@@ -154,3 +154,9 @@ def test_options_of_regions_are_refused_for_a_fixed_grid_with_the_remedy(name, o
 def test_the_dials_refuse_a_model_without_a_tokenizer():
     with pytest.raises(ValueError, match="must hold a dartok tokenizer, got Linear"):
         dartok.set_strength(torch.nn.Linear(1, 1), 0.5)
+
+
+@pytest.mark.refuses
+def test_overlapping_patches_name_the_host_that_regions_can_be_put_on():
+    with pytest.raises(ValueError, match="regions lie side by side; use 'vim_tiny'"):
+        dartok.create_model("vim_tiny_stride8", num_tokens=196)

@@ -255,6 +255,17 @@ def test_an_official_vision_mamba_is_one_to_start_from_on_regions_too(tmp_path, 
     assert all(torch.equal(again[key], value) for key, value in found.items())
 
 
+@pytest.mark.filterwarnings("ignore:.*the head starts anew")
+def test_a_checkpoint_of_other_classes_keeps_all_but_its_head(tmp_path):
+    state = built(model="vim_tiny").state_dict()
+    state["head.weight"], state["head.bias"] = torch.ones(7, 192), torch.ones(7)
+    torch.save(state, tmp_path / "seven.pth")
+    model = built(model="vim_tiny", checkpoint=tmp_path / "seven.pth")
+    assert torch.equal(model.layers[3].mixer.D, state["layers.3.mixer.D"])
+    assert len(model.head.weight) != 7
+    assert not torch.equal(model.head.bias, torch.ones(len(model.head.bias)))
+
+
 @pytest.mark.refuses
 def test_a_checkpoint_of_no_vision_mamba_is_refused(tmp_path):
     torch.save(built(model="test_vit").state_dict(), tmp_path / "a.pth")

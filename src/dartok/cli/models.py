@@ -49,7 +49,7 @@ def models(pattern: str = "*", /, *, json: bool = False) -> None:
         counts = (str(entry["tokens"]), str(entry["rows"]), millions)
         table.add_row(f"[bold]{entry['name']}[/bold]", *counts, entry["summary"])
     print_table(table)
-    say("Any ViT of timm, and what has a fixed grid above: dartok.adapt(...) puts regions on it.")
+    say("dartok.adapt puts regions on any ViT of timm, and on vim_* and videomamba_* of stride 16.")
 
 
 def _names(pattern: str) -> list[str]:

@@ -1,18 +1,20 @@
 """Official checkpoints: read, rename to our layout, load strictly, convert to safetensors."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from dartok.core.notices import say_once
 from dartok.models.mamba.region_vim import RegionVim
 from dartok.models.mamba.sequence import class_first, place_of
 from dartok.models.named import NamedModel, build_named
 from dartok.models.presets import PRESETS, VIM_PRESETS, Preset, VimPreset
 from dartok.models.vit import RegionHost
-from dartok.scorers.weights import load_strictly, read_state, write_state
+from dartok.scorers.weights import load_strictly, model_in, read_state, write_state
 
 __all__ = ["convert_checkpoint", "from_authors", "load_checkpoint"]
 
@@ -57,7 +59,9 @@ def from_authors(state: Mapping[str, Tensor], model: RegionHost | RegionVim) -> 
     return renamed
 
 
-def load_checkpoint(model: NamedModel, path: str | Path, *, name: str) -> None:
+def load_checkpoint(
+    model: NamedModel, path: str | Path, *, name: str, any_head: bool = False
+) -> None:
     """Load a checkpoint strictly, in its official layout or in ours; else change nothing.
 
     An adapted `vim_*` or `videomamba_*` also takes its host's official checkpoint, which has no
@@ -67,11 +71,18 @@ def load_checkpoint(model: NamedModel, path: str | Path, *, name: str) -> None:
         model: The model that the checkpoint was made for.
         path: `.safetensors`, or a torch file (`{"model": ...}` or a bare state dict, with or
             without the training's `args`).
-        name: The model's name, for the message.
+        name: The model's name.
+        any_head: Leave the model's head as it is where the file's is for another number of classes,
+            and say so.
     Raises:
-        ValueError: If the file cannot be read, or naming the entries that do not fit.
+        ValueError: If the file cannot be read, says that it is of another model, or naming the
+            entries that do not fit.
     """
-    _load(model, read_state(path), f"checkpoint {path} as {name}", of_host=name in VIM_PRESETS)
+    state = read_state(path)
+    _refuse_another(path, name)
+    if any_head:
+        _keep_head(model, state, path)
+    _load(model, state, f"checkpoint {path} as {name}", of_host=name in VIM_PRESETS)
 
 
 def convert_checkpoint(source: str | Path, target: str | Path, *, name: str | None = None) -> str:
@@ -89,14 +100,36 @@ def convert_checkpoint(source: str | Path, target: str | Path, *, name: str | No
             name, could be of several: Vim and VideoMamba lay their weights out alike.
     """
     state = read_state(source)
-    name = name or _recognise(state, source)
+    name = name or model_in(source) or _recognise(state, source)
     if name not in PRESETS:
         raise ValueError(f"model must be one of {', '.join(PRESETS)}, got {name!r}")
+    _refuse_another(source, name)
     num_classes = state["head.weight"].shape[0] if "head.weight" in state else 0
     model = build_named(name, num_classes=num_classes)
     _load(model, state, f"checkpoint {source} as {name}")
     write_state(model.state_dict(), target, metadata={"format": "pt", "model": name})
     return name
+
+
+def _keep_head(model: NamedModel, state: dict[str, Tensor], path: str | Path) -> None:
+    """Put the model's own head into a state whose head has another number of outputs."""
+    own = {key: value for key, value in model.state_dict().items() if key.startswith("head.")}
+    theirs, ours = state.get("head.weight"), own.get("head.weight")
+    if theirs is not None and ours is not None and len(theirs) != len(ours):
+        say_once(f"{path} is of {len(theirs)} classes, not {len(ours)}: the head starts anew")
+        state |= own
+
+
+def _refuse_another(path: str | Path, name: str) -> None:
+    """Refuse a converted file of a model that computes something else from the same layout."""
+    noted = model_in(path)
+    if noted in PRESETS and _but_for_tokens(noted) != _but_for_tokens(name):
+        raise ValueError(f"checkpoint {path} is of {noted}, not of {name}; name that model")
+
+
+def _but_for_tokens(name: str) -> Preset:
+    preset = PRESETS[name]
+    return preset if isinstance(preset, VimPreset) else replace(preset, num_tokens=1)
 
 
 def _load(

@@ -55,8 +55,8 @@ def create_model(
     Images of 448 px, ImageNet mean and deviation. `dartok.calibrate` makes results independent of
     the batch.
 
-    `vim_*` and `videomamba_*` are hosts on their fixed grid, 224 px: `dartok.adapt` puts regions on
-    them, and the options that concern regions are its. So it does on any ViT of timm.
+    `vim_*` and `videomamba_*` are on their fixed grid, 224 px. `dartok.adapt` puts regions on them,
+    unless their patches overlap (`*_stride8`), as on any ViT of timm; options of regions are its.
 
     Args:
         name: See `list_models`; or "local-dir:FOLDER", "hf-hub:NAME".
@@ -111,6 +111,11 @@ def create_model(
 
 def _refuse_regions(name: str, options: dict[str, Any]) -> None:
     given = [option for option, value in options.items() if value is not None]
+    if given and VIM_PRESETS[name].patch_stride != 16:
+        raise ValueError(
+            f"{name} has overlapping patches and takes no {given[0]}: regions lie side by side; "
+            f"use {name.partition('_stride')[0]!r}"
+        )
     if given:
         raise ValueError(
             f"{name} has a fixed grid and takes no {given[0]}; use "

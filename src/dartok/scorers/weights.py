@@ -8,13 +8,13 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from dartok.core.files import write_beside
 
-__all__ = ["load_strictly", "read_state", "write_state"]
+__all__ = ["load_strictly", "model_in", "read_state", "write_state"]
 
 _MOST_NAMED = 4
 
@@ -54,6 +54,17 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             f"checkpoint {path} holds no state dict; expected named tensors, bare or under 'model'"
         )
     return dict(state)
+
+
+def model_in(path: str | Path) -> str | None:
+    """The model that a file of ours says it is of: "model" in the notes of a `.safetensors` file.
+
+    None where it does not say, or is another kind of file.
+    """
+    if Path(path).suffix != ".safetensors":
+        return None
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get("model")
 
 
 def _read(path: Path) -> object:

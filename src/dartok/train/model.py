@@ -73,7 +73,7 @@ def build_model(config: ModelConfig, recipe: Recipe) -> nn.Module:
 
 def _load(model: nn.Module, path: Path, name: str) -> None:
     if isinstance(model, NamedModel) and name in PRESETS:
-        load_checkpoint(model, path, name=name)  # in its official layout or in ours
+        load_checkpoint(model, path, name=name, any_head=True)  # in its official layout or in ours
     else:
         load_strictly(model, read_state(path), source=f"checkpoint {path} as {name}")
 

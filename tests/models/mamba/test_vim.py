@@ -270,3 +270,18 @@ def test_pictures_and_options_that_do_not_fit_are_refused():
         small(merge="max")
     with refused("output_fmt must be one of NCHW, NLC, got 'NHWC'"):
         small().forward_intermediates(pictures(), output_fmt="NHWC")
+
+
+@pytest.mark.refuses
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": 0}, "depth must be >= 1, got 0"),
+        ({"drop_path_rate": 1.5}, "drop_path_rate must be from 0 to below 1, got 1.5"),
+        ({"patch_stride": 20}, "stride must be at most the patch"),
+        ({"img_size": 8, "patch_stride": 8}, "the patch at most the image, got 8, 16 and"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Vim(**{"img_size": 32, "embed_dim": 8, "depth": 1, **options})

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dartok.core.names import one_of
+from dartok.core.precision import without_autocast
 from dartok.models.mamba.sequence import reversed_within
 from dartok.models.scan import ScanName, selective_scan
 
@@ -116,7 +117,9 @@ class BidirectionalMixer(nn.Module):
         """Step sizes, in float32 or wider: the smallest are below what half precision resolves."""
         weight = torch.stack([self.dt_proj.weight, self.dt_proj_b.weight])
         bias = torch.stack([self.dt_proj.bias, self.dt_proj_b.bias])
-        return F.softplus(_wide(torch.einsum("blgr,ger->blge", low, weight)) + _wide(bias))
+        with without_autocast(low):
+            steps = torch.einsum("blgr,ger->blge", _wide(low), _wide(weight))
+        return F.softplus(steps + _wide(bias))
 
 
 def _bias(convolution: nn.Conv1d) -> Tensor:

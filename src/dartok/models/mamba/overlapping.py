@@ -15,6 +15,9 @@ class OverlappingPatchEmbed(nn.Module):
         stride: Pixels from one patch to the next.
         in_chans: Channels of the images.
         embed_dim: Width of the tokens.
+    Raises:
+        ValueError: If patches leave gaps or are larger than the images; in `forward`, if an image
+            has another size.
     Example:
         >>> from torch import rand
         >>> embed = OverlappingPatchEmbed(32, 16, 8, 3, 4)
@@ -32,6 +35,11 @@ class OverlappingPatchEmbed(nn.Module):
     ) -> None:
         super().__init__()
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        if not 1 <= stride <= patch_size <= min(height, width):
+            raise ValueError(
+                f"stride must be at most the patch and the patch at most the image, got {stride}, "
+                f"{patch_size} and {(height, width)} px"
+            )
         self.img_size = (height, width)
         self.patch_size = (patch_size, patch_size)
         self.grid_size = tuple((side - patch_size) // stride + 1 for side in self.img_size)

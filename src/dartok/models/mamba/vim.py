@@ -13,7 +13,7 @@ from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
 
-from dartok.core.names import one_of
+from dartok.core.names import one_of, whole_number
 from dartok.models.intermediates import as_dict, as_tuple, check_output_fmt
 from dartok.models.mamba.block import MambaBlock, WideRMSNorm
 from dartok.models.mamba.mixer import Merge
@@ -51,7 +51,7 @@ class Vim(nn.Module):
         pos_drop_rate: Dropout after the positions.
         drop_path_rate: Stochastic depth after the last block.
     Raises:
-        ValueError: If an option is unknown.
+        ValueError: If an option is unknown or out of range.
     Example:
         >>> model = Vim(img_size=32, embed_dim=16, depth=2, num_classes=5)
         >>> model(torch.rand(1, 3, 32, 32)).shape
@@ -81,6 +81,9 @@ class Vim(nn.Module):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
+        whole_number("depth", depth)
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must be from 0 to below 1, got {drop_path_rate}")
         self.num_classes = num_classes
         self.global_pool: Pooling = one_of("global_pool", global_pool, Pooling)
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim

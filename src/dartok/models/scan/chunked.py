@@ -41,8 +41,8 @@ def chunked_scan(
 ) -> Float[Tensor, "B L G E"]:
     """`reference_scan`, in one operator; all inputs of one dtype, float32 or float64.
 
-    Differentiable once. Memory for the backward pass: the inputs, and one state for each chunk of
-    8 to 64 steps.
+    Differentiable once, in reverse mode, and not by `torch.func`. Memory for the backward pass: the
+    inputs, and one state for each chunk of 8 to 64 steps.
 
     Example:
         >>> ones = torch.ones(1, 3, 1, 1)

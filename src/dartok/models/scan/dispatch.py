@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from dartok.core.names import one_of
 from dartok.core.notices import say_once
@@ -45,12 +46,13 @@ def selective_scan(
         kind: "chunked", one operator in plain PyTorch, is the fastest on the CPU; "associative" has
             no loop over steps, for graphs and for devices that are slow to be told each step;
             "triton" is a kernel for CUDA; "mamba_ssm" that of the package, float32. "auto" takes
-            "associative" in an exported graph, "triton" on CUDA where it is installed, else
+            "associative" in an exported graph and under `torch.func` or forward-mode derivatives,
+            which the operators do not know, "triton" on CUDA where it is installed, else
             "associative" there and on Apple's GPUs, else "chunked".
     Returns:
         Outputs in the dtype of `x`.
     Raises:
-        ValueError: If `kind` is unknown.
+        ValueError: If `kind` is unknown or the shapes do not belong together.
         ImportError: If its package is not installed.
     Example:
         >>> ones = torch.ones(1, 3, 1, 1)
@@ -59,6 +61,7 @@ def selective_scan(
         tensor([1., 2., 3.])
     """
     way = one_of("kind", kind, ScanName)
+    _check_shapes(x, delta, a, b, c, skip)
     wide = torch.promote_types(x.dtype, torch.float32)
     if way == "auto":
         way = _fastest(x.device.type, wide)
@@ -68,9 +71,29 @@ def selective_scan(
     return scan_of(way)(*inputs).to(x.dtype)
 
 
+def _check_shapes(x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor) -> None:
+    if x.ndim != 4 or a.ndim != 3:
+        raise ValueError(
+            f"x must be (B, L, G, E) and a (G, E, N), got {tuple(x.shape)} and {tuple(a.shape)}"
+        )
+    if torch.compiler.is_compiling():  # each comparison would be a guard
+        return
+    read = (*x.shape[:3], a.shape[2])
+    expected = {"delta": x.shape, "a": (*x.shape[2:], read[3]), "b": read, "c": read}
+    expected["skip"] = x.shape[2:]
+    for (name, shape), tensor in zip(expected.items(), (delta, a, b, c, skip), strict=True):
+        if tuple(tensor.shape) != tuple(shape):
+            raise ValueError(
+                f"{name} must be {tuple(shape)} for x of {tuple(x.shape)}, got "
+                f"{tuple(tensor.shape)}"
+            )
+
+
 def _fastest(device: str, dtype: torch.dtype) -> ScanName:
     """The way that suits a device, or a graph: what is traced must not loop over steps."""
     if torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None:
+        return "associative"
+    if not torch.compiler.is_compiling() and _other_derivatives():
         return "associative"
     if device == "cpu":
         return "chunked"
@@ -80,6 +103,12 @@ def _fastest(device: str, dtype: torch.dtype) -> ScanName:
         return "triton"
     say_once("the selective scan runs several times as slow without its kernel: install triton")
     return "associative"
+
+
+def _other_derivatives() -> bool:
+    """Whether `torch.func` or forward-mode derivatives are at work."""
+    functional = torch._C._functorch.maybe_current_level() is not None
+    return functional or forward_ad._current_level >= 0
 
 
 def scan_of(way: ScanName) -> Callable[..., Tensor]:

@@ -65,8 +65,9 @@ def triton_scan(
     """`reference_scan` on a CUDA device; inputs of float32, bfloat16 or float16, also mixed.
 
     Computed in float32; outputs and gradients are rounded to the dtype of what they belong to.
-    Differentiable once, and the same in each run. Memory for the backward pass: the inputs, about
-    `2 sqrt(L)` states of each sequence (beyond 4,096 steps `64 + L / 64`), and `N / 16` times x.
+    Differentiable once, in reverse mode, and the same in each run. Memory for the backward pass:
+    the inputs, about `2 sqrt(L)` states of each sequence (beyond 4,096 steps `64 + L / 64`), and `N
+    / 16` times x.
 
     Raises:
         ValueError: If a tensor is on another device or float64, or if `N > 256`.
