@@ -1,5 +1,7 @@
 """The scan as one operator: values, gradients, memory, and what compilers see of it."""
 
+import threading
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -227,3 +229,22 @@ def test_each_state_and_step_counts_the_same_in_a_cost_table():
     with FlopCounterMode(display=False) as counter:
         chunked_scan(*scan_inputs(2, 37, 2, 5, 3))
     assert counter.get_total_flops() == 2 * MULTIPLY_ADDS_PER_STATE * 2 * 37 * 2 * 5 * 3
+
+
+def test_memory_that_is_kept_serves_every_mode_size_and_thread():
+    """First small and in inference mode, then larger and with gradients, two threads at once."""
+
+    def work(seed, found):
+        with torch.inference_mode():
+            chunked_scan(*scan_inputs(batch=1, length=9, seed=seed))
+        inputs = scan_inputs(batch=3, length=150, seed=seed)
+        found[seed] = max(differences(chunked_scan, inputs).values())
+
+    found = {}
+    threads = [threading.Thread(target=work, args=(seed, found)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == [0, 1, 2, 3]
+    assert max(found.values()) < 1e-9

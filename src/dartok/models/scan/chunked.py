@@ -8,6 +8,7 @@ States lie as (steps, batch, group, N, E): E, the longest axis, last.
 """
 
 import math
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -29,6 +30,9 @@ _STEP_NUMBERS, _CHUNK_NUMBERS = 2**16, 2**19
 to pay, small enough for a few buffers of 2 MiB to stay in a cache."""
 
 _LEAST_STEPS, _MOST_STEPS = 8, 64
+
+_MOST_KEPT = 4 * _CHUNK_NUMBERS
+"""Numbers of a buffer that is kept for the next scan: 8 MiB in float32."""
 
 
 def chunked_scan(
@@ -116,9 +120,37 @@ class _Part(NamedTuple):
             found.append(_Chunk(steps, *parts))
         return found
 
-    def buffer(self, x: Tensor, num_states: int, more: int = 0) -> Float[Tensor, "K+more B G N E"]:
+    def buffer(
+        self, name: str, x: Tensor, num_states: int, more: int = 0
+    ) -> Float[Tensor, "K+more B G N E"]:
         """Room for the states of a chunk."""
-        return _room(x[self.rows], min(self.num_steps, x.shape[1]) + more, num_states)
+        steps, rows = min(self.num_steps, x.shape[1]) + more, x[self.rows].shape[0]
+        return _workspace.room(name, x, (steps, rows, x.shape[2], num_states, x.shape[3]))
+
+
+class _Workspace(threading.local):
+    """Memory that a thread keeps from one scan to the next.
+
+    The first touch of fresh memory takes several times as long as the arithmetic on it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
+
+    def room(self, name: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """A tensor of that shape with anything in it, good until the name is asked for again."""
+        count = math.prod(shape)
+        if count > _MOST_KEPT:
+            return like.new_empty(shape)
+        key = (name, like.device, like.dtype)
+        kept = self._kept.get(key)
+        if kept is None or kept.numel() < count:
+            with torch.inference_mode(False):  # else it could not be written outside of that mode
+                kept = self._kept[key] = torch.empty(count, device=like.device, dtype=like.dtype)
+        return kept[:count].view(shape)
+
+
+_workspace = _Workspace()
 
 
 def _parts(x: Tensor, num_states: int) -> list[_Part]:
@@ -176,7 +208,8 @@ def _scan(
     halvings = _halvings(_states_first(a))
     with without_autocast(x):
         for part in _parts(x, num_states):
-            decays, states = part.buffer(x, num_states), part.buffer(x, num_states, 1)
+            decays = part.buffer("decays", x, num_states)
+            states = part.buffer("states", x, num_states, 1)
             states[0] = 0
             for index, chunk in enumerate(part.chunks(x, delta, b, c)):
                 if keep:
@@ -240,8 +273,8 @@ def _scan_backward(
         for part in _parts(x, b.shape[-1]):
             some = [tensor[part.rows] for tensor in (of_x, of_delta, of_b, of_c)]
             found = _Gradients(some[0], some[1], of_rates, some[2], some[3])
-            decays, outers = (part.buffer(x, b.shape[-1]) for _ in range(2))
-            states = part.buffer(x, b.shape[-1], 1)
+            decays, outers = (part.buffer(name, x, b.shape[-1]) for name in ("decays", "outers"))
+            states = part.buffer("states", x, b.shape[-1], 1)
             later = torch.zeros_like(states[0])
             chunks = part.chunks(x, delta, b, c)
             for chunk, before in zip(reversed(chunks), reversed(kept.unbind(0)), strict=True):
