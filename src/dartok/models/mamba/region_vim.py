@@ -1,18 +1,15 @@
 """Vision Mamba on regions. Made by `dartok.adapt` and `dartok.create_model`."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
-from timm.models._features import feature_take_indices
 from torch import Tensor
 
 from dartok.core.regions import Regions
 from dartok.core.steering import Priority, Steering
 from dartok.models.budgeted import in_groups
-from dartok.models.intermediates import as_dict, as_tuple, check_output_fmt, laid_out
+from dartok.models.intermediates import laid_out
 from dartok.models.mamba.sequence import place_of, with_class_token
-from dartok.models.mamba.vim import Vim
+from dartok.models.mamba.vim import Entrance, Vim
 from dartok.models.patch_embed import RegionPatchEmbed
 
 __all__ = ["RegionVim"]
@@ -70,43 +67,6 @@ class RegionVim(Vim):
             )
         return super().forward_head(x, pre_logits)
 
-    def forward_intermediates(
-        self,
-        x: Float[Tensor, "B C H W"],
-        indices: int | list[int] | None = None,
-        return_prefix_tokens: bool = False,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-        output_dict: bool = False,
-    ) -> Any:
-        """timm's method; "NCHW" maps are painted from the tokens through `Regions.to_map`.
-
-        Raises:
-            ValueError: If `output_fmt` is neither "NCHW" nor "NLC".
-        """
-        check_output_fmt(output_fmt)
-        regions = self.patch_embed.regions(x)
-        taken, last = feature_take_indices(len(self.layers), indices)
-        final, found = self._run(
-            self._enter(x, regions),
-            regions.counts,
-            taken=taken,
-            norm=norm,
-            stop=last if stop_early else None,
-        )
-        maps, prefixes = laid_out(
-            found,
-            regions,
-            self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1])),
-            num_prefix=1,
-            output_fmt=output_fmt,
-            with_prefix=return_prefix_tokens,
-        )
-        shown = None if intermediates_only else final
-        return as_dict(shown, maps, prefixes) if output_dict else as_tuple(shown, maps, prefixes)
-
     def no_weight_decay(self) -> set[str]:
         """The host's set, with the positions under their new name."""
         return {*super().no_weight_decay(), "patch_embed.pos_embed"}
@@ -114,6 +74,18 @@ class RegionVim(Vim):
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
         """Note the size that the model is meant for; every size works without it."""
         self.patch_embed.set_input_size(img_size)
+
+    def _entrance(self, images: Tensor) -> Entrance:
+        regions = self.patch_embed.regions(images)
+        return Entrance(self._enter(images, regions), regions)
+
+    def _laid_out(
+        self, found: list[Tensor], images: Tensor, regions: Regions | None, output_fmt: str
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps painted from the tokens through `Regions.to_map`, or the tokens."""
+        assert regions is not None
+        size = self.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
+        return laid_out(found, regions, size, num_prefix=1, output_fmt=output_fmt, with_prefix=True)
 
     def _enter(self, images: Tensor, regions: Regions) -> Float[Tensor, "B L D"]:
         tokens = self.patch_embed.embed(images, regions)

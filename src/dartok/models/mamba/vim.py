@@ -1,7 +1,7 @@
 """Vision Mamba on a fixed grid, with the contract of timm's models: Vim and VideoMamba."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -14,16 +14,26 @@ from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
 
 from dartok.core.names import one_of, whole_number
+from dartok.core.regions import Regions
 from dartok.models.intermediates import as_dict, as_tuple, check_output_fmt
 from dartok.models.mamba.block import MambaBlock, WideRMSNorm
 from dartok.models.mamba.mixer import Merge
 from dartok.models.mamba.overlapping import OverlappingPatchEmbed
 from dartok.models.mamba.sequence import ClassPlace, class_first, place_of, with_class_token
 
-__all__ = ["Pooling", "Vim"]
+__all__ = ["Entrance", "Pooling", "Vim"]
 
 Pooling = Literal["token", "avg", ""]
 """What the head reads: the class token, the mean of the others, or nothing is pooled."""
+
+
+class Entrance(NamedTuple):
+    """What the first block receives."""
+
+    sequence: Float[Tensor, "B L D"]
+    """The class token among the others, positions added."""
+    regions: Regions | None
+    """What the others stand for; None for a fixed grid."""
 
 
 class Vim(nn.Module):
@@ -133,7 +143,7 @@ class Vim(nn.Module):
 
     def forward_features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1+N D"]:
         """All tokens behind the last norm, the class token first."""
-        return self._run(self._sequence(x))[0]
+        return self._run(self._entrance(x).sequence)[0]
 
     def forward_head(self, x: Float[Tensor, "B 1+N D"], pre_logits: bool = False) -> Tensor:
         """Pool the tokens of `forward_features` and classify them."""
@@ -157,13 +167,16 @@ class Vim(nn.Module):
         """
         check_output_fmt(output_fmt)
         taken, last = feature_take_indices(len(self.layers), indices)
+        entrance = self._entrance(x)
         final, found = self._run(
-            self._sequence(x), taken=taken, norm=norm, stop=last if stop_early else None
+            entrance.sequence,
+            None if entrance.regions is None else entrance.regions.counts,
+            taken=taken,
+            norm=norm,
+            stop=last if stop_early else None,
         )
-        maps = [tokens[:, 1:] for tokens in found]
-        prefixes = [tokens[:, :1] for tokens in found] if return_prefix_tokens else []
-        if output_fmt == "NCHW":
-            maps = [m.transpose(1, 2).unflatten(2, self.patch_embed.grid_size) for m in maps]
+        maps, prefixes = self._laid_out(found, x, entrance.regions, output_fmt)
+        prefixes = prefixes if return_prefix_tokens else []
         shown = None if intermediates_only else final
         return as_dict(shown, maps, prefixes) if output_dict else as_tuple(shown, maps, prefixes)
 
@@ -238,12 +251,22 @@ class Vim(nn.Module):
         )
         return {"stem": r"^cls_token|pos_embed|patch_embed", "blocks": blocks}
 
-    def _sequence(self, images: Tensor) -> Float[Tensor, "B L D"]:
-        """What the first block receives."""
+    def _entrance(self, images: Tensor) -> Entrance:
         tokens = self.patch_embed(images)
         place = place_of(self.class_token, tokens.shape[1])
         assert self.pos_embed is not None
-        return self.pos_drop(with_class_token(tokens, self.cls_token, place) + self.pos_embed)
+        sequence = with_class_token(tokens, self.cls_token, place) + self.pos_embed
+        return Entrance(self.pos_drop(sequence), None)
+
+    def _laid_out(
+        self, found: list[Tensor], images: Tensor, regions: Regions | None, output_fmt: str
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps or tokens of some blocks, and their class tokens."""
+        maps = [tokens[:, 1:] for tokens in found]
+        if output_fmt == "NCHW":
+            grid = self.patch_embed.grid_size
+            maps = [tokens.transpose(1, 2).unflatten(2, grid) for tokens in maps]
+        return maps, [tokens[:, :1] for tokens in found]
 
     def _run(
         self,
