@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from dartok.core.partition import partition
 from dartok.core.sampling import sample_regions
+from dartok.core.sides import Bounds
 from dartok.core.tokenizer import Tokenizer, check_images
 
 
@@ -141,10 +142,25 @@ class Fixed(nn.Module):
         return self.scores
 
 
+def test_options_of_sampling_and_bounds_are_those_of_its_parts():
+    module = tokenizer(antialias=True, min_region=0.1, max_region=0.5, num_rows=3)
+    pictures = images(60, 88)
+    bounds = Bounds(0.1, 0.5)
+    regions = partition(module.scorer(pictures), num_tokens=12, num_rows=3, bounds=bounds)
+    patches = sample_regions(pictures, regions, (4, 4), antialias=True)
+    expected = patches.flatten(2) @ module.proj.weight.flatten(1).T + module.proj.bias
+    tokens, own_regions = module(pictures)
+    assert_close(tuple(own_regions), tuple(regions), rtol=0, atol=0)
+    assert_close(tokens, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_its_description_says_what_it_does():
     description = repr(tokenizer(num_rows=4, partition="grid", sampling="corner", oversample=2))
     for part in ("num_tokens=12", "num_rows=4", "'grid'", "'corner'", "oversample=2"):
         assert part in description
+    assert "antialias=False" in description
+    assert "max_region" not in description
+    assert "antialias=True, max_region=0.5" in repr(tokenizer(antialias=True, max_region=0.5))
 
 
 @pytest.mark.refuses
@@ -160,6 +176,9 @@ def test_its_description_says_what_it_does():
         ({"partition": "ring"}, r"^partition must be one of flow, grid, authors, got 'ring'$"),
         ({"sampling": "random"}, r"^sampling must be one of centred, corner, got 'random'$"),
         ({"oversample": 0}, r"^oversample must be >= 1, got 0$"),
+        ({"antialias": True, "sampling": "corner"}, r"^antialias needs sampling='centred', got"),
+        ({"max_region": 2}, r"^max_region must be above 0 and at most 1, .* side, got 2$"),
+        ({"min_region": 0.1, "partition": "authors"}, r"need partition='flow' or 'grid', got"),
         (
             {"proj": nn.Conv2d(3, 6, 16, stride=8)},
             r"^proj must be a patch projection \(a plain Conv2d, kernel equal to stride, "

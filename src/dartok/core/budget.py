@@ -66,6 +66,15 @@ class AutoBudget(nn.Module):
             )
         self.register_buffer("mass_per_token", torch.tensor(1 / mean))
 
+    def counts(self) -> list[int]:
+        """Every count that an image may get, in order.
+
+        Example:
+            >>> AutoBudget(4, least=1, most=8, step=3).counts()
+            [1, 4, 7, 8]
+        """
+        return sorted({*range(self.least, self.most, self.step), self.most})
+
     @torch.no_grad()
     def start_from(self, other: "AutoBudget") -> None:
         """Take over what a token is worth there, in proportion to the two means."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dartok.core.precision import without_autocast
 
-__all__ = ["TINY", "Measure", "overlap_lengths", "paint_map", "pool_map"]
+__all__ = ["TINY", "Measure", "cell_shares", "overlap_lengths", "paint_map", "pool_map"]
 
 Measure = Literal["area", "strip"]
 
@@ -34,6 +34,29 @@ def overlap_lengths(
     return (edges.unsqueeze(-1) - starts).clamp(0.0, length).diff(dim=-2)
 
 
+def cell_shares(
+    edges_cells: Float[Tensor, "*batch n_edges"], num_cells: int, dtype: torch.dtype
+) -> Float[Tensor, "*batch n m"]:
+    """Share of cell m that lies in interval n of `edges_cells`, which count in cells.
+
+    It is `inside(edges[n + 1], m) - inside(edges[n], m)` with `inside(e, m) = clamp(e - m, 0, 1)`.
+    An edge is split into its cell and the rest, so `e - m` is as exact in `dtype` as the rest is,
+    however many cells there are, and nothing large is computed in the edges' own, wider dtype.
+
+    Example:
+        >>> cell_shares(torch.tensor([0.0, 1.5, 2.0]), 2, torch.float32)
+        tensor([[1.0000, 0.5000],
+                [0.0000, 0.5000]])
+    """
+    cell = edges_cells.detach().floor()
+    rest = (edges_cells - cell).to(dtype)
+    before = cell.to(dtype).unsqueeze(-1) - torch.arange(
+        num_cells, dtype=dtype, device=edges_cells.device
+    )
+    inside = (before + rest.unsqueeze(-1)).clamp(0, 1)
+    return inside[..., 1:, :] - inside[..., :-1, :]
+
+
 def paint_map(
     tokens: Float[Tensor, "B N D"],
     row_edges: Float[Tensor, "B T row_edges"],
@@ -43,18 +66,17 @@ def paint_map(
     """Area-weighted mean of the tokens over each cell of a map: `Regions.to_map` explains it.
 
     `out[c] = sum_n area(c and n) * tokens[n] / area(c)`, in two steps: regions to the cells of the
-    strip, then rows of the strip to rows of the map.
+    strip, then rows of the strip to rows of the map. The result is contiguous.
     """
     batch, num_frames, num_rows = row_edges.shape[0], row_edges.shape[1], row_edges.shape[2] - 1
     dtype = torch.promote_types(tokens.dtype, torch.float32)
+    height, width = size
     with without_autocast(tokens):
-        num_cells = num_frames * num_rows * size[1]
-        strip_share = overlap_lengths(strip_edges, num_cells, 1 / size[1]) * size[1]
-        row_share = overlap_lengths(row_edges, size[0], 1 / size[0]) * size[0]
-        strip = strip_share.to(dtype).transpose(1, 2) @ tokens.to(dtype)
-        strip = strip.view(batch, num_frames, num_rows, -1)
-        rows = row_share.to(dtype).transpose(-1, -2) @ strip
-        return rows.view(batch, num_frames, *size, -1).permute(0, 4, 1, 2, 3).to(tokens.dtype)
+        strip_share = cell_shares(strip_edges * width, num_frames * num_rows * width, dtype)
+        row_share = cell_shares(row_edges * height, height, dtype).transpose(-1, -2)
+        strip = tokens.to(dtype).transpose(1, 2) @ strip_share
+        rows = row_share.unsqueeze(1) @ strip.view(batch, -1, num_frames, num_rows, width)
+        return rows.to(tokens.dtype)
 
 
 def pool_map(

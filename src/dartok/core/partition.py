@@ -8,15 +8,18 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from dartok.core.bounds import bound_lengths
 from dartok.core.counts import Counts
 from dartok.core.names import one_of
 from dartok.core.overlap import TINY, overlap_lengths
 from dartok.core.precision import without_autocast
 from dartok.core.quantiles import cell_of, close_edges, counted_edges, geometry, quantile_edges
 from dartok.core.regions import Regions
+from dartok.core.sides import Bounds, check_bounded_kind, check_bounds
 
 __all__ = [
     "PartitionName",
+    "authors_edges",
     "authors_partition",
     "check_num_rows",
     "default_num_rows",
@@ -64,6 +67,7 @@ def flow_partition(
     num_tokens: int,
     num_rows: int,
     counts: Counts | None = None,
+    bounds: Bounds | None = None,
 ) -> Regions:
     """DART-Flow: rows of equal score mass, then regions of equal mass along the whole strip.
 
@@ -81,27 +85,39 @@ def flow_partition(
         counts: Regions and rows of each image where images differ; `num_tokens` and `num_rows` are
             then the most that any has, and what an image has not is empty padding. An image's
             regions are those it has alone.
+        bounds: On the sides of regions: rows and regions keep their mass in scores that are no
+            lower and no higher than the bounds allow. Not checked against `counts`: where those
+            make a bound impossible, regions are even.
     Raises:
-        ValueError: If a count is out of range or `scores` is not 3- or 4-dimensional.
+        ValueError: If a count is out of range, `scores` is not 3- or 4-dimensional, or so many
+            regions cannot keep the bounds.
     Example:
         >>> flow_partition(torch.ones(1, 2, 2), num_tokens=4, num_rows=2).strip_edges
         tensor([[0.0000, 0.5000, 1.0000, 1.5000, 2.0000]], dtype=torch.float64)
     """
     if counts is not None:
-        return _counted_flow(_as_frames(scores), num_tokens, num_rows, counts)
+        return _counted_flow(_as_frames(scores), num_tokens, num_rows, counts, bounds)
     frames = _frames(scores, num_tokens, num_rows)
-    row_cells = quantile_edges(frames.sum(-1), num_rows)
+    num_frames = frames.shape[1]
+    check_bounds(bounds, num_tokens, num_rows, num_frames=num_frames)
+    row_cells = quantile_edges(_bounded(frames.sum(-1), bounds, 1 / num_rows), num_rows)
     strip = row_average(frames, row_cells).flatten(1)
-    strip_cells = quantile_edges(strip, num_tokens)
+    mean_length = num_frames * num_rows / num_tokens
+    strip_cells = quantile_edges(_bounded(strip, bounds, mean_length), num_tokens)
     return Regions(row_cells / frames.shape[-2], strip_cells / frames.shape[-1])
 
 
-def _counted_flow(frames: Tensor, num_tokens: int, num_rows: int, counts: Counts) -> Regions:
+def _counted_flow(
+    frames: Tensor, num_tokens: int, num_rows: int, counts: Counts, bounds: Bounds | None
+) -> Regions:
     height, width = frames.shape[-2:]
     rows = counts.rows.unsqueeze(-1)
     bottom = torch.full_like(rows, height)
-    row_cells = counted_edges(frames.sum(-1), rows, num_rows, ends=bottom)
+    down = _bounded(frames.sum(-1), bounds, 1 / geometry(rows).unsqueeze(-1))
+    row_cells = counted_edges(down, rows, num_rows, ends=bottom)
     strip = row_average(frames, row_cells).flatten(1)  # rows of no height have no density
+    if bounds is not None:
+        strip = _bounded_strip(strip, bounds, counts, frames.shape[1], num_rows)
     before_last_frame = (frames.shape[1] - 1) * num_rows
     ends = (before_last_frame + counts.rows) * width
     strip_cells = counted_edges(strip, counts.tokens, num_tokens, ends=ends)
@@ -109,7 +125,24 @@ def _counted_flow(frames: Tensor, num_tokens: int, num_rows: int, counts: Counts
     return Regions(row_cells / height, strip_cells / width, each)
 
 
-def grid_partition(scores: Float[Tensor, "B *T h w"], *, num_tokens: int, num_rows: int) -> Regions:
+def _bounded_strip(
+    strip: Tensor, bounds: Bounds, counts: Counts, num_frames: int, num_rows: int
+) -> Float[Tensor, "B strip"]:
+    """The strip's density within bounds, its padding left out."""
+    width = strip.shape[1] // (num_frames * num_rows)
+    is_row = torch.arange(num_rows, device=strip.device) < counts.rows.unsqueeze(-1)
+    is_cell = is_row[:, None, :, None].expand(-1, num_frames, -1, width).flatten(1)
+    mean_length = num_frames * geometry(counts.rows) / counts.tokens
+    return bound_lengths(strip, bounds, mean_length.unsqueeze(-1), is_cell=is_cell)
+
+
+def grid_partition(
+    scores: Float[Tensor, "B *T h w"],
+    *,
+    num_tokens: int,
+    num_rows: int,
+    bounds: Bounds | None = None,
+) -> Regions:
     """DART-Grid: rows and columns of equal score mass, cut separately, in each frame.
 
     Row edges are quantiles of the row sums and column edges quantiles of the column sums, so the
@@ -121,17 +154,22 @@ def grid_partition(scores: Float[Tensor, "B *T h w"], *, num_tokens: int, num_ro
         scores: Positive score maps `(B, h, w)`, or `(B, T, h, w)` for clips.
         num_tokens: Regions in all; a multiple of `T * num_rows`.
         num_rows: Rows per frame; `>= 1`.
+        bounds: On the sides of regions, as of `flow_partition`.
     Raises:
-        ValueError: If a count is out of range or `num_tokens` is not such a multiple.
+        ValueError: If a count is out of range, `num_tokens` is not such a multiple, or so many
+            regions cannot keep the bounds.
     Example:
         >>> grid_partition(torch.ones(1, 2, 2), num_tokens=2, num_rows=1).strip_edges
         tensor([[0.0000, 0.5000, 1.0000]], dtype=torch.float64)
     """
     frames = _frames(scores, num_tokens, num_rows)
     check_num_rows(num_rows, num_tokens, "grid", num_frames=frames.shape[1])
+    check_bounds(bounds, num_tokens, num_rows, num_frames=frames.shape[1])
     num_columns = num_tokens // (frames.shape[1] * num_rows)
-    row_edges = quantile_edges(frames.sum(-1), num_rows) / frames.shape[-2]
-    columns = quantile_edges(frames.sum(-2), num_columns) / frames.shape[-1]
+    down = _bounded(frames.sum(-1), bounds, 1 / num_rows)
+    across = _bounded(frames.sum(-2), bounds, 1 / num_columns)
+    row_edges = quantile_edges(down, num_rows) / frames.shape[-2]
+    columns = quantile_edges(across, num_columns) / frames.shape[-1]
     first_rows = torch.arange(frames.shape[1] * num_rows, device=frames.device)
     inner = columns[..., 1:].repeat_interleave(num_rows, dim=1) + first_rows[None, :, None]
     return Regions(row_edges, F.pad(inner.flatten(1), (1, 0)))
@@ -162,12 +200,29 @@ def authors_partition(scores: Float[Tensor, "B h w"], *, num_tokens: int, num_ro
         )
     frames = _frames(scores, num_tokens, num_rows)
     pdf = frames / frames.sum((-3, -2, -1), keepdim=True)
-    rows = pdf.sum(-1)
-    rows = rows / (rows.sum(-1, keepdim=True) + _AUTHORS_EPSILON)
-    row_cells = _authors_quantile_edges(rows, num_rows)
+    row_cells = authors_edges(pdf.sum(-1), num_rows)
     strip = row_average(pdf, row_cells).flatten(1)
     strip_cells = _authors_quantile_edges(strip / strip.sum(-1, keepdim=True), num_tokens)
     return Regions(row_cells / frames.shape[-2], strip_cells / frames.shape[-1])
+
+
+def authors_edges(mass: Float[Tensor, "*batch cells"], num_regions: int) -> Tensor:
+    """Edges that cut one axis as the authors' code does: `quantile_edges` with their epsilons.
+
+    The total is the sum plus 1e-8, and each slope the density plus 1e-8.
+
+    Args:
+        mass: Mass per cell, `> 0`, of a total of 1: the row or column sums of a score map.
+        num_regions: `>= 1`.
+    Returns:
+        `(*batch, num_regions + 1)` edges in cells, from 0 to the number of cells.
+    Example:
+        >>> authors_edges(torch.tensor([0.25, 0.25, 0.5]), 2)
+        tensor([0., 2., 3.])
+    """
+    return _authors_quantile_edges(
+        mass / (mass.sum(-1, keepdim=True) + _AUTHORS_EPSILON), num_regions
+    )
 
 
 _PARTITIONS: dict[str, Callable[..., Regions]] = {
@@ -184,12 +239,13 @@ def partition(
     num_rows: int,
     kind: PartitionName = "flow",
     counts: Counts | None = None,
+    bounds: Bounds | None = None,
 ) -> Regions:
     """The partition named `kind`: see `flow_partition`, `grid_partition`, `authors_partition`.
 
     Raises:
-        ValueError: If `kind` is unknown, or cannot give each image a count of its own, or as the
-            partition it names.
+        ValueError: If `kind` is unknown, or cannot give each image a count of its own or keep
+            bounds, or as the partition it names.
     Example:
         >>> partition(torch.ones(1, 4, 4), num_tokens=4, num_rows=2, kind="grid").num_rows
         2
@@ -198,8 +254,12 @@ def partition(
     if counts is not None:
         if kind != "flow":
             raise ValueError(f"a count for each image needs partition='flow', got {kind!r}")
-        return flow_partition(scores, num_tokens=num_tokens, num_rows=num_rows, counts=counts)
-    return _PARTITIONS[kind](scores, num_tokens=num_tokens, num_rows=num_rows)
+        return flow_partition(
+            scores, num_tokens=num_tokens, num_rows=num_rows, counts=counts, bounds=bounds
+        )
+    check_bounded_kind(bounds, kind)
+    options = {} if bounds is None else {"bounds": bounds}
+    return _PARTITIONS[kind](scores, num_tokens=num_tokens, num_rows=num_rows, **options)
 
 
 def default_num_rows(
@@ -246,6 +306,10 @@ def check_num_rows(
             f"num_tokens must be a multiple of frames * num_rows = {num_frames * num_rows} "
             f"for partition='grid', got {num_tokens}; change num_tokens or num_rows"
         )
+
+
+def _bounded(density: Tensor, bounds: Bounds | None, mean_length: float | Tensor) -> Tensor:
+    return density if bounds is None else bound_lengths(density, bounds, mean_length)
 
 
 def _frames(scores: Tensor, num_tokens: int, num_rows: int) -> Tensor:

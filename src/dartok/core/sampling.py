@@ -12,11 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from dartok.core.antialias import area_samples, is_resolved
 from dartok.core.names import one_of
 from dartok.core.precision import without_autocast
 from dartok.core.regions import Regions, frames_of, rows_of, tokens_of
 
-__all__ = ["BilinearName", "SamplingName", "sample_regions"]
+__all__ = ["BilinearName", "SamplingName", "check_sampling", "sample_regions"]
 
 SamplingName = Literal["centred", "corner"]
 BilinearName = Literal["grid_sample", "gather"]
@@ -38,6 +39,7 @@ def sample_regions(
     *,
     sampling: SamplingName = "centred",
     oversample: int = 1,
+    antialias: bool = False,
     bilinear: BilinearName = "grid_sample",
 ) -> Float[Tensor, "B N C patch_height patch_width"]:
     """Bilinear samples of each region on a regular lattice of `patch_size` points.
@@ -63,6 +65,10 @@ def sample_regions(
         sampling: One of the two rules above.
         oversample: m >= 1 averages m x m samples per output pixel, against aliasing in regions
             larger than the patch.
+        antialias: Means in place of points where samples are more than a pixel apart, whatever the
+            region's size: over the area between neighbouring samples (`area_samples`). What is up
+            to `oversample * P` px a side is sampled as without. Needs "centred". Reads the whole
+            picture once.
         bilinear: "grid_sample", or "gather": the same values from four gathers, many times as slow,
             for exported graphs on runtimes that read GridSample wrongly or not at all.
     Returns:
@@ -70,13 +76,13 @@ def sample_regions(
         view: the memory is laid out (B, C, N, width, height).
     Raises:
         ValueError: If `sampling` or `bilinear` is unknown, `oversample < 1`, a side of `patch_size`
-            is below 1, or the batch or frames do not match.
+            is below 1, the batch or frames do not match, or `antialias` has another sampling.
     Example:
         >>> regions = Regions(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[0.0, 1.0]]))
         >>> sample_regions(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]]), regions, (1, 1))
         tensor([[[[[1.5000]]]]])
     """
-    one_of("sampling", sampling, SamplingName)
+    check_sampling(sampling, antialias=antialias)
     read = _BILINEAR[one_of("bilinear", bilinear, BilinearName)]
     if oversample < 1:
         raise ValueError(f"oversample must be >= 1, got {oversample}")
@@ -96,11 +102,46 @@ def sample_regions(
         column = read(picture, x, y)
         if sampling == "corner":
             column = _blend_seams(column, picture, sound, columns, count[0], read)
+        if antialias:
+            column = _antialiased(column, picture, sound, columns, count)
         if oversample > 1:
             column = F.avg_pool2d(column, oversample)
         column += _nan_where_not_finite(regions).to(column.dtype)
     patches = column.unflatten(2, (tokens_of(regions), patch_size[1]))
     return patches.permute(0, 2, 1, 4, 3)
+
+
+def check_sampling(sampling: SamplingName, *, antialias: bool) -> None:
+    """Refuse an unknown rule, and one that means of areas do not follow.
+
+    Raises:
+        ValueError: If `sampling` is unknown, or is not "centred" with `antialias`.
+    """
+    one_of("sampling", sampling, SamplingName)
+    if antialias and sampling != "centred":
+        raise ValueError(f"antialias needs sampling='centred', got {sampling!r}; drop one of both")
+
+
+def _antialiased(
+    points: Float[Tensor, "B C M samples"],
+    picture: Tensor,
+    regions: Regions,
+    columns: _Columns,
+    count: tuple[int, int],
+) -> Float[Tensor, "B C M samples"]:
+    """The points where the picture is resolved, and elsewhere means."""
+    widths = (regions.strip_edges.diff(dim=1).unsqueeze(-1) / count[1]).expand_as(columns.x)
+    areas = area_samples(
+        picture,
+        regions.row_edges,
+        x=columns.x.flatten(1),
+        width=widths.flatten(1),
+        row=columns.row.flatten(1),
+        num_samples=count[0],
+    )
+    size_px = (picture.shape[-2] // frames_of(regions), picture.shape[-1])
+    resolved = is_resolved(columns.height / count[0], widths, size_px)
+    return torch.where(resolved.flatten(1)[:, None, :, None], points, areas)
 
 
 def _stack_frames(images: Tensor, num_frames: int) -> Tensor:

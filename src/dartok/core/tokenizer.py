@@ -16,7 +16,10 @@ from dartok.core.partition import PartitionName, check_num_rows, default_num_row
 from dartok.core.quantiles import geometry
 from dartok.core.reading import readable
 from dartok.core.regions import Regions
-from dartok.core.sampling import BilinearName, SamplingName, sample_regions
+from dartok.core.sampling import BilinearName, SamplingName, check_sampling, sample_regions
+from dartok.core.scoring import Scored, check_images
+from dartok.core.sides import Bounds, bounds_of, check_bounded_kind, check_bounds
+from dartok.core.size_embedding import SizeEmbedding
 from dartok.core.steering import Steering, steer_scores
 
 __all__ = ["Tokenizer", "Tokens", "check_images", "readable"]
@@ -35,7 +38,7 @@ class Tokens(NamedTuple):
     """Where the tokens came from."""
 
 
-class Tokenizer(nn.Module):
+class Tokenizer(Scored):
     """Images to tokens: score, cut into regions, resample each to a patch, project, add positions.
 
     `tokens = proj(sample(images, regions)) + regions.to_tokens(positions)` with
@@ -55,9 +58,14 @@ class Tokenizer(nn.Module):
         partition: "flow", "grid" or "authors" (see `dartok.core.partition`).
         sampling: "centred" or "corner" (see `sample_regions`).
         oversample: Samples averaged per patch pixel and axis, `>= 1`.
+        antialias: Whether regions of more pixels than samples are averaged (see `sample_regions`).
+        size_embedding: Whether a token is told how large its region is (see `SizeEmbedding`).
+        min_region: Least height and width of any region, as a share of the picture's; None for any.
+        max_region: Largest, likewise. Bounds hold at any strength and under any steering.
         strength: From 0 to 1; kept in a buffer, see `set_strength`.
     Raises:
-        ValueError: If a count or name is out of range, or `proj` is not a patch projection.
+        ValueError: If a count, share or name is out of range, options exclude each other, or `proj`
+            is not a patch projection.
     Example:
         >>> class Darkness(nn.Module):
         ...     def forward(self, images):
@@ -67,8 +75,6 @@ class Tokenizer(nn.Module):
         >>> tokenizer(torch.rand(2, 3, 40, 70)).tokens.shape
         torch.Size([2, 6, 8])
     """
-
-    strength: Tensor
 
     def __init__(
         self,
@@ -82,23 +88,30 @@ class Tokenizer(nn.Module):
         partition: PartitionName = "flow",
         sampling: SamplingName = "centred",
         oversample: int = 1,
+        antialias: bool = False,
+        size_embedding: bool = False,
+        min_region: float | None = None,
+        max_region: float | None = None,
         strength: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(scorer, strength)
         _check_projection(proj)
-        self.scorer = scorer
         self.proj = proj
         self.norm = nn.Identity() if norm is None else norm
         self.pos_embed = None if positions is None else nn.Parameter(positions)
         self.partition: PartitionName = one_of("partition", partition, PartitionName)
-        self.sampling: SamplingName = one_of("sampling", sampling, SamplingName)
+        check_sampling(sampling, antialias=antialias)
+        self.sampling: SamplingName = sampling
         self.oversample = whole_number("oversample", oversample)
+        self.antialias = antialias
+        self.size_embed = (
+            SizeEmbedding(proj.out_channels, num_tokens=num_tokens) if size_embedding else None
+        )
+        self.bounds = bounds_of(min_region, max_region)
+        check_bounded_kind(self.bounds, partition)
         self.bilinear: BilinearName = "grid_sample"
-        self._steering: Steering | None = None
         self._known: Regions | None = None
         self.set_num_tokens(num_tokens, num_rows)
-        self.register_buffer("strength", torch.tensor(1.0))
-        self.set_strength(strength)
 
     @property
     def patch_size(self) -> tuple[int, int]:
@@ -146,16 +159,6 @@ class Tokenizer(nn.Module):
         finally:
             self.num_tokens, self.num_rows, self.budget = before
 
-    def set_strength(self, strength: float) -> None:
-        """Set how far the regions leave the fixed grid: 0 not at all, 1 the full method.
-
-        Raises:
-            ValueError: If `strength` is outside [0, 1].
-        """
-        if not 0 <= strength <= 1:
-            raise ValueError(f"strength must be from 0 (fixed grid) to 1 (DART), got {strength}")
-        self.strength.fill_(strength)
-
     def regions(self, images: Tensor, steering: Steering | None = None) -> Regions:
         """The regions of a batch of images, without sampling or projecting them.
 
@@ -168,21 +171,6 @@ class Tokenizer(nn.Module):
         if self.budget is None and not (self.partition == "flow" and _is_any_size(images)):
             return self.cut(scores, (images.shape[-2], images.shape[-1]), steering)
         return self._cut_each(scores, images, steering)
-
-    def scores(self, images: Tensor) -> Float[Tensor, "B h w"]:
-        """The scores of images as they are cut, raised to the strength."""
-        scores = geometry(_checked_scores(self.scorer(images), images))
-        return scores ** geometry(self.strength)
-
-    @contextmanager
-    def steered(self, steering: Steering | None) -> Iterator[None]:
-        """Steer the regions of the images that come meanwhile; None leaves them as they are."""
-        before = self._steering
-        self._steering = before if steering is None else steering
-        try:
-            yield
-        finally:
-            self._steering = before
 
     @contextmanager
     def knowing(self, regions: Regions) -> Iterator[None]:
@@ -206,6 +194,7 @@ class Tokenizer(nn.Module):
             num_tokens=self.num_tokens,
             num_rows=num_rows,
             kind=self.partition,
+            bounds=self.bounds,
         )
 
     def _default_num_rows(self, num_tokens: int, size_px: tuple[int, int]) -> int:
@@ -220,9 +209,16 @@ class Tokenizer(nn.Module):
             tokens = scores.new_full((1,), self.num_tokens, dtype=torch.long)
             most = self.num_tokens
             return self.cut_to(tokens, scores, images, num_tokens=most)._replace(counts=None)
+        self._check_bounds_of_each(self.budget, (images.shape[-2], images.shape[-1]))
         tokens = self.budget(scores.mean((1, 2)))
         most = self.budget.most
         return self.cut_to(tokens, scores, images, num_tokens=most, steering=steering)
+
+    def _check_bounds_of_each(self, budget: AutoBudget, size_px: tuple[int, int]) -> None:
+        """Refuse bounds that a picture of a count that the budget may give could not keep."""
+        for tokens in () if self.bounds is None else budget.counts():
+            rows = self.num_rows or self._default_num_rows(tokens, size_px)
+            check_bounds(self.bounds, tokens, min(rows, tokens))
 
     def cut_to(
         self,
@@ -250,6 +246,7 @@ class Tokenizer(nn.Module):
             num_tokens=num_tokens,
             num_rows=room,
             counts=Counts(tokens, rows),
+            bounds=self.bounds,
         )
 
     def _rows_of_each(self, tokens: Tensor, most: int, images: Tensor) -> tuple[Tensor, int]:
@@ -272,6 +269,7 @@ class Tokenizer(nn.Module):
             self.patch_size,
             sampling=self.sampling,
             oversample=self.oversample,
+            antialias=self.antialias,
             bilinear=self.bilinear,
         )
         # A pointwise convolution over tokens, not `proj` itself: the gradient of a strided one with
@@ -286,6 +284,8 @@ class Tokenizer(nn.Module):
         if self.pos_embed is not None:
             measure: Measure = "strip" if self.partition == "authors" else "area"
             tokens = tokens + regions.to_tokens(self.pos_embed, measure=measure).to(tokens.dtype)
+        if self.size_embed is not None:
+            tokens = tokens + self.size_embed(regions).to(tokens.dtype)
         if regions.counts is None:
             return tokens
         return tokens.masked_fill(~regions.is_region().unsqueeze(-1), 0)
@@ -306,44 +306,14 @@ class Tokenizer(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings, as `repr` shows them."""
+        bounds = "".join(
+            f", {name}={side}" for name, side in (self.bounds or Bounds())._asdict().items() if side
+        )
         return (
             f"num_tokens={self.num_tokens}, num_rows={self.num_rows}, "
             f"partition={self.partition!r}, sampling={self.sampling!r}, "
-            f"oversample={self.oversample}"
+            f"oversample={self.oversample}, antialias={self.antialias}{bounds}"
         )
-
-
-def check_images(images: Tensor, num_channels: int, patch_size: tuple[int, int]) -> None:
-    """Refuse images that cannot be cut: wrong rank, dtype, channels or size, or not finite.
-
-    Values are read on the CPU only: on a GPU that would stall it.
-
-    Raises:
-        ValueError: Naming what was got, the rule and the remedy.
-    """
-    if not isinstance(images, Tensor):
-        raise ValueError(f"images must be a tensor (B, C, H, W), got a {type(images).__name__}")
-    if images.ndim != 4 or images.shape[0] == 0:
-        raise ValueError(
-            f"images must be (B, C, H, W) with at least one image, got shape {tuple(images.shape)}"
-        )
-    if not images.is_floating_point():
-        raise ValueError(
-            f"images must be floating point, normalised as the model expects, got {images.dtype}; "
-            "convert with images.float() / 255 and normalise"
-        )
-    if images.shape[1] != num_channels:
-        raise ValueError(
-            f"images must have {num_channels} channels, as the model, got {images.shape[1]}; "
-            "convert them"
-        )
-    if images.shape[2] < patch_size[0] or images.shape[3] < patch_size[1]:
-        raise ValueError(
-            f"images must be at least one patch ({patch_size[0]} x {patch_size[1]} px) in size, "
-            f"got {images.shape[2]} x {images.shape[3]} px; enlarge them"
-        )
-    if readable(images) and not images.detach().sum(dtype=torch.float32).isfinite():
-        raise ValueError("images must be finite, got NaN or infinite pixels; clean the input")
 
 
 def _is_any_size(images: Tensor) -> bool:
@@ -356,23 +326,6 @@ def _lengths(images: Tensor, dim: int) -> Float[Tensor, ""]:
     """A side in pixels as a value of the graph, which every exporter understands."""
     line = images[0, 0, :, 0] if dim == -2 else images[0, 0, 0, :]
     return geometry(torch.ones_like(line)).sum()
-
-
-def _checked_scores(scores: Tensor, images: Tensor) -> Tensor:
-    """Refuse what a scorer of the user's own may do wrong."""
-    if scores.ndim != 3 or scores.shape[0] != images.shape[0]:
-        raise ValueError(
-            f"scorer must give scores (B, h, w) with B = {images.shape[0]}, "
-            f"got {tuple(scores.shape)}"
-        )
-    if readable(scores):
-        low, high = scores.detach().aminmax()
-        if not (low > 0 and high < torch.inf):
-            raise ValueError(
-                f"scorer must give positive finite scores, got {low:.3g} to {high:.3g}; "
-                "end it in exp or softplus"
-            )
-    return scores
 
 
 def _check_projection(proj: nn.Conv2d) -> None:
