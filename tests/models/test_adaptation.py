@@ -125,6 +125,9 @@ def test_adapting_twice_and_bad_options_are_refused():
         ({"num_tokens": 4, "num_rows": 5}, "num_rows must be from 1 to num_tokens = 4, got 5"),
         ({"strength": 1.5}, r"strength must be from 0 .* to 1 .*, got 1.5"),
         ({"oversample": 0}, "oversample must be >= 1, got 0"),
+        ({"antialias": True, "sampling": "corner"}, "antialias needs sampling='centred', got"),
+        ({"max_region": 0.0}, "max_region must be above 0 and at most 1, .* got 0.0"),
+        ({"min_region": 0.3, "max_region": 0.2}, "must be at most max_region = 0.2, got 0.3"),
         ({"partition": "flows"}, "partition must be one of flow, grid, authors, got 'flows'"),
         ({"sampling": "centre"}, "sampling must be one of centred, corner, got 'centre'"),
         ({"scorer": "convv"}, "unknown scorer 'convv'; did you mean conv"),
@@ -133,6 +136,16 @@ def test_adapting_twice_and_bad_options_are_refused():
             dartok.adapt(host, **options)
     with pytest.raises(ValueError, match="adapted already"):
         dartok.adapt(dartok.adapt(host))
+
+
+def test_a_host_is_carried_over_with_means_and_with_bounds_that_its_own_grid_could_not_keep():
+    host = small("test_vit")  # of 100 patches
+    model = dartok.adapt(host, num_tokens=9, antialias=True, min_region=0.2, max_region=0.4)
+    assert model.patch_embed.bounds == (0.2, 0.4)
+    assert model.patch_embed.antialias
+    dartok.set_strength(model, 1.0)
+    regions = dartok.regions(model, torch.randn(2, 3, 120, 120))
+    assert regions.strip_edges.diff(dim=1).max() < 0.4 + 1e-9
 
 
 @torch.no_grad()

@@ -12,23 +12,38 @@ from safetensors import safe_open
 import dartok
 from dartok.models import checkpoints, convert_checkpoint
 from dartok.models.named import build_named
-from dartok.models.presets import AUTHORS_PRESETS, DARVIM_PRESETS, PRESETS, VIM_PRESETS
+from dartok.models.presets import (
+    AUTHORS_PRESETS,
+    DARMT_PRESETS,
+    DARVIM_PRESETS,
+    PRESETS,
+    RMT_PRESETS,
+    VIM_PRESETS,
+)
 
 
 def authors_checkpoint(name: str, num_classes: int = 1000) -> dict[str, torch.Tensor]:
     """A state dict in the official layout, with random values."""
     state = build_named(name, num_classes=num_classes).state_dict()
-    if name in VIM_PRESETS:
+    if name in {**VIM_PRESETS, **RMT_PRESETS}:
         return state
+    if name in DARMT_PRESETS:
+        return {_their_name(key): value for key, value in state.items() if not _is_ours(key)}
     positions = state.pop("patch_embed.pos_embed").flatten(2).transpose(1, 2)
     place = positions.shape[1] // 2 if name in DARVIM_PRESETS else 0
     parts = positions[:, :place], torch.randn(1, 1, positions.shape[2]), positions[:, place:]
     theirs = {"pos_embed": torch.cat(parts, dim=1)}
-    for key, value in state.items():
-        if "strength" not in key and "statistics" not in key:
-            key = key.replace("scorer.head.mlp.", "spn.spn.spn.mlp.net.")
-            theirs[key.replace("patch_embed.scorer.", "patch_embed.spn.spn.spn.")] = value
-    return theirs
+    ours = {key: value for key, value in state.items() if not _is_ours(key)}
+    return theirs | {_their_name(key): value for key, value in ours.items()}
+
+
+def _is_ours(key: str) -> bool:
+    return "strength" in key or "statistics" in key
+
+
+def _their_name(key: str) -> str:
+    key = key.replace("scorer.head.mlp.", "spn.spn.spn.mlp.net.")
+    return re.sub(r"^(patch_embed|pre_image)\.scorer\.", r"\1.spn.spn.spn.", key)
 
 
 @pytest.mark.parametrize("name", AUTHORS_PRESETS)

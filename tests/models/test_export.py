@@ -84,6 +84,29 @@ def test_gathers_stand_in_for_grid_sample_and_float32_for_float64(model, tmp_pat
     assert model.patch_embed.bilinear == "grid_sample"
 
 
+@pytest.mark.parametrize("bilinear", ["grid_sample", "gather"])
+def test_means_of_areas_are_exported_for_every_size(bilinear, tmp_path):
+    host = spread(timm.create_model("test_vit", depth=2, img_size=96))
+    model = dartok.adapt(host, num_tokens=10, strength=1.0, antialias=True).eval()
+    export(model, tmp_path / "model.onnx", bilinear=bilinear)
+    run, sizes = run_onnx(tmp_path / "model.onnx"), [(96, 96), (300, 420)]
+    assert largest_difference(run, model, sizes) < 1e-4
+    model.patch_embed.antialias = False
+    assert largest_difference(run, model, sizes) > 1e-3
+
+
+def test_bounds_are_exported_for_the_models_own_size(tmp_path):
+    host = spread(timm.create_model("test_vit", depth=2, img_size=96))
+    options = {"min_region": 0.14, "max_region": 0.2, "num_rows": 6}
+    model = dartok.adapt(host, num_tokens=40, strength=1.0, **options).eval()
+    checks = export(model, tmp_path / "model.onnx")
+    assert {check.inputs.image_px for check in checks} == {(96, 96)}
+    assert max(check.difference for check in checks) < 1e-4
+    for option in ("any_size", "any_num_tokens"):
+        with pytest.raises(ValueError, match=f"{option} needs no min_region or max_region: not"):
+            export(model, tmp_path / "other.onnx", **{option: True})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
 def test_vit_and_deit_of_full_depth_agree_at_their_own_size(name, tmp_path):

@@ -104,6 +104,18 @@ def test_every_option_of_adapt_is_kept(tmp_path):
 
 
 @torch.no_grad()
+def test_means_and_bounds_are_kept(tmp_path):
+    options = {"antialias": True, "min_region": 0.1, "max_region": 0.5, "strength": 1.0}
+    model = dartok.adapt(built("ViTModel"), num_tokens=12, **options)
+    images = inputs_of("ViTModel", size=(80, 96))["pixel_values"]
+    DartokModel.of(model).save_pretrained(tmp_path)
+    loaded = transformers.AutoModel.from_pretrained(tmp_path)
+    embed = tokenizer_of(loaded)
+    assert (embed.antialias, tuple(embed.bounds)) == (True, (0.1, 0.5))
+    assert torch.equal(loaded(images)[0], model(images)[0])
+
+
+@torch.no_grad()
 def test_a_host_without_its_pooler_is_built_without_it(tmp_path):
     host = transformers.ViTModel(HOSTS["ViTModel"]().config, add_pooling_layer=False)
     DartokModel.of(dartok.adapt(host)).save_pretrained(tmp_path)

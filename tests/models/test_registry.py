@@ -16,7 +16,9 @@ import dartok
 def test_the_names_are_listed_and_filtered():
     families = ("darvit_", "darvim_", "vim_", "videomamba_")
     assert [len(dartok.list_models(f"{family}*")) for family in families] == [7, 4, 5, 3]
-    assert len(dartok.list_models()) == 19
+    assert dartok.list_models("rmt_*") == ["rmt_l6", "rmt_m2", "rmt_s", "rmt_t3"]
+    assert dartok.list_models("darmt_*") == ["darmt_l6", "darmt_s"]
+    assert len(dartok.list_models()) == 25
     assert dartok.list_models("*_sm*") == [
         "darvim_sm",
         "darvim_sm_2seq",
@@ -83,8 +85,8 @@ def test_timm_makes_feature_extractors_of_our_models():
 
 @pytest.mark.parametrize("order", ["import dartok, timm", "import timm, dartok"])
 def test_importing_in_either_order_registers_the_models(order):
-    names = ["dart_vit", "darvit_*", "darvim_*", "vim_*", "videomamba_*"]
-    code = f"{order}; assert len(timm.list_models({names})) == 20"
+    names = ["dart_vit", "darvit_*", "darvim_*", "darmt_*", "vim_*", "videomamba_*", "rmt_*"]
+    code = f"{order}; assert len(timm.list_models({names})) == 26"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -125,7 +127,7 @@ def test_calibration_ends_the_dependence_on_the_batch():
 def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(ValueError, match="unknown model 'darvit_tiney'; did you mean darvit_tiny"):
         dartok.create_model("darvit_tiney")
-    with pytest.raises(ValueError, match="unknown model 'resnet'; known: darvim_sm"):
+    with pytest.raises(ValueError, match="unknown model 'resnet'; known: darmt_l6"):
         dartok.create_model("resnet")
     with pytest.raises(ValueError, match="no weights that timm can download"):
         timm.create_model("darvit_tiny", pretrained=True)

@@ -49,6 +49,9 @@ MODELS = {
         sampling="corner",
         oversample=2,
     ),
+    "means within bounds": lambda: adapted(
+        num_tokens=30, antialias=True, min_region=0.1, max_region=0.3
+    ),
     "size": lambda: adapted(host_args={"img_size": (64, 96)}, scorer="edge"),
     "grey": lambda: adapted(host_args={"in_chans": 1}, num_tokens=9),
     "deeper": lambda: adapted(host_args={"depth": 3, "global_pool": "avg"}),

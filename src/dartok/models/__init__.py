@@ -7,18 +7,22 @@ if TYPE_CHECKING:
     from dartok.models.adaptation import adapt
     from dartok.models.checkpoints import convert_checkpoint
     from dartok.models.dials import regions, set_num_tokens, set_scan, set_strength, steer
+    from dartok.models.features import features
     from dartok.models.preprocessing import transform
     from dartok.models.registry import create_model, list_models
+    from dartok.models.reshaped import reshape
     from dartok.models.sharing import from_pretrained, push_to_hub, save_pretrained
 
 __all__ = [
     "adapt",
     "convert_checkpoint",
     "create_model",
+    "features",
     "from_pretrained",
     "list_models",
     "push_to_hub",
     "regions",
+    "reshape",
     "save_pretrained",
     "set_num_tokens",
     "set_scan",
@@ -31,10 +35,12 @@ _HOMES = {
     "adapt": "adaptation",
     "convert_checkpoint": "checkpoints",
     "create_model": "registry",
+    "features": "features",
     "from_pretrained": "sharing",
     "list_models": "registry",
     "push_to_hub": "sharing",
     "regions": "dials",
+    "reshape": "reshaped",
     "save_pretrained": "sharing",
     "set_num_tokens": "dials",
     "set_scan": "dials",

@@ -5,29 +5,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dartok.core.modes import in_eval_mode
 from dartok.core.partition import PartitionName
-from dartok.core.precision import without_autocast
 from dartok.core.sampling import SamplingName
+from dartok.core.scoring import Scored
 from dartok.core.tokenizer import Tokenizer
 from dartok.models.dials import set_num_tokens, tokenizer_of
 from dartok.models.families import Family, Parts, family_of
 from dartok.models.families.wrappers import around, encoder_in
 from dartok.models.patch_embed import RegionPatchEmbed
 from dartok.models.preprocessing import note_pixels
+from dartok.models.same_function import (
+    comparing,
+    largest_difference,
+    noise,
+    relative_difference,
+)
 from dartok.scorers.tokenizer import as_scorer
 
 __all__ = ["adapt", "carry_over"]
-
-_LARGEST_DIFFERENCE = {torch.float64: 1e-5, torch.float32: 1e-5}
-"""Relative, between host and adapted model at the start; half precision rounds far above it."""
-
-_LARGEST_DIFFERENCE_HALF = 5e-2
-
-_GRAIN_PX = 4
 
 Host = TypeVar("Host", bound=nn.Module)
 
@@ -42,6 +39,10 @@ def adapt(
     partition: PartitionName = "flow",
     sampling: SamplingName = "centred",
     oversample: int = 1,
+    antialias: bool = False,
+    size_embedding: bool = False,
+    min_region: float | None = None,
+    max_region: float | None = None,
     strength: float = 0.0,
 ) -> Host:
     """An encoder whose patches are regions: any image size, any number of tokens.
@@ -75,13 +76,17 @@ def adapt(
         partition: "flow" or "grid".
         sampling: "centred" or "corner".
         oversample: Samples averaged per patch pixel and axis.
+        antialias: Whether regions of more pixels than samples are averaged, over their area.
+        size_embedding: Whether a token is told how large its region is; learnt, 0 at the start.
+        min_region: Least height and width of any region, as a share of the picture's; None for any.
+        max_region: Largest, likewise: nothing that is wider or higher lies in one region.
         strength: From 0, the fixed grid, to 1, the full method.
     Returns:
         The adapted model, with the host's methods, in the host's mode, dtype and device.
     Raises:
         ValueError: If the host cannot be carried over, or an option is out of range.
     Example:
-        >>> import timm
+        >>> import timm, torch
         >>> host = timm.create_model("vit_tiny_patch16_224")
         >>> model = adapt(host, num_tokens=50)
         >>> model(torch.randn(1, 3, 96, 160)).shape
@@ -102,6 +107,10 @@ def adapt(
         sampling=sampling,
         oversample=oversample,
         strength=strength,
+        antialias=antialias,
+        size_embedding=size_embedding,
+        min_region=min_region,
+        max_region=max_region,
     )
     note_pixels(model)
     _check_same_function(family, encoder, model, parts)
@@ -121,6 +130,10 @@ def carry_over(
     sampling: SamplingName,
     oversample: int,
     strength: float,
+    antialias: bool = False,
+    size_embedding: bool = False,
+    min_region: float | None = None,
+    max_region: float | None = None,
 ) -> Host:
     """An encoder that a family knows, on regions; not compared with it, unlike `adapt`.
 
@@ -134,6 +147,10 @@ def carry_over(
         sampling: "centred" or "corner".
         oversample: Samples averaged per patch pixel and axis.
         strength: From 0 to 1.
+        antialias: Whether large regions are averaged.
+        size_embedding: Whether a token is told how large its region is; learnt, 0 at the start.
+        min_region: Least side of a region.
+        max_region: Largest side of a region.
     """
     weight = parts.proj.weight
     embed = RegionPatchEmbed(
@@ -147,6 +164,10 @@ def carry_over(
         partition=partition,
         sampling=sampling,
         oversample=oversample,
+        antialias=antialias,
+        size_embedding=size_embedding,
+        min_region=min_region,
+        max_region=max_region,
         strength=strength,
     )
     embed.to(weight.device).train(encoder.training)
@@ -167,23 +188,19 @@ def _refuse_priority(model: nn.Module, inputs: object, named: dict[str, object])
 
 def _check_host(host: nn.Module) -> None:
     name = type(host).__name__
-    if any(isinstance(module, Tokenizer) for module in host.modules()):
+    if any(isinstance(module, Scored) for module in host.modules()):
         raise ValueError(f"host is adapted already, got {name}; adapt the original model")
     if any(parameter.is_meta for parameter in host.parameters()):
         raise ValueError(f"adapt cannot carry over {name} on the meta device: load it first")
 
 
-@torch.no_grad()
 def _check_same_function(family: Family, host: nn.Module, model: nn.Module, parts: Parts) -> None:
     weight = parts.proj.weight
-    images = _noise((parts.proj.in_channels, *parts.image_px)).to(weight)
-    # On a GPU the host's convolution would round to TF32, and our matrix product would not.
-    exact = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
-    neutral = _neutral(tokenizer_of(model), parts.num_patches)
-    with exact, without_autocast(weight), in_eval_mode(host, model), neutral:
+    images = noise((parts.proj.in_channels, *parts.image_px)).to(weight)
+    with comparing(weight, host, model), _neutral(tokenizer_of(model), parts.num_patches):
         expected, actual = family.features(host, images), family.features(model, images)
-    difference = float((actual - expected).norm() / expected.norm())
-    largest = _LARGEST_DIFFERENCE.get(weight.dtype, _LARGEST_DIFFERENCE_HALF)
+    difference = relative_difference([expected], [actual])
+    largest = largest_difference(weight.dtype)
     if not difference <= largest:
         raise ValueError(
             f"adapt cannot carry over {type(host).__name__}: on the fixed grid its features differ "
@@ -191,26 +208,18 @@ def _check_same_function(family: Family, host: nn.Module, model: nn.Module, part
         )
 
 
-def _noise(shape: tuple[int, int, int]) -> Tensor:
-    """Noise of a grain of 4 px: white noise would measure how well float32 places a sample.
-
-    That is to 1e-5 px in pictures of 500 px, which is 2e-5 of the difference of two pixels.
-    """
-    generator = torch.Generator().manual_seed(0)
-    grains = (-(-shape[1] // _GRAIN_PX), -(-shape[2] // _GRAIN_PX))
-    noise = torch.randn((1, shape[0], *grains), generator=generator, device="cpu")
-    return nn.functional.interpolate(noise, shape[1:], mode="bilinear")
-
-
 @contextmanager
 def _neutral(embed: Tokenizer, num_tokens: int) -> Iterator[None]:
-    """The host's own fixed grid for a while: strength 0, its own count, one sample per pixel."""
-    oversample, strength = embed.oversample, embed.strength.clone()
+    """The host's own fixed grid for a while: strength 0, its own count, one sample per pixel.
+
+    Bounds are left out: they do not change an even grid, but not every grid can keep them.
+    """
+    oversample, bounds, strength = embed.oversample, embed.bounds, embed.strength.clone()
     with embed.at_num_tokens(num_tokens):
         try:
-            embed.oversample = 1
+            embed.oversample, embed.bounds = 1, None
             embed.strength.zero_()
             yield
         finally:
-            embed.oversample = oversample
+            embed.oversample, embed.bounds = oversample, bounds
             embed.strength.copy_(strength)

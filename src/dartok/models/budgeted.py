@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from dartok.core.regions import Regions, frames_of
 from dartok.core.steering import Priority, Steering
+from dartok.models.intermediates import RegionBlocks
 from dartok.models.patch_embed import RegionPatchEmbed
 
 __all__ = ["Budgeted", "in_groups", "same_count_groups", "unpadded", "with_padding"]
 
 
-class Budgeted(nn.Module):
+class Budgeted(RegionBlocks, nn.Module):
     """What `num_tokens="auto"` and `priority=` add to a timm host. First among its base classes.
 
     With a budget for each image (`AutoBudget`) the images of a batch have different counts. In eval
@@ -53,16 +54,6 @@ class Budgeted(nn.Module):
         if dense and attn_mask is None and self.global_pool:  # without pooling, padded tokens
             return in_groups(x, regions, self._forward_group)
         return self._masked_head(self.features_of(x, regions, attn_mask, is_causal), regions)
-
-    def features_of(
-        self,
-        x: Float[Tensor, "B C H W"],
-        regions: Regions,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
-    ) -> Float[Tensor, "B prefix+N D"]:
-        """timm's `forward_features` of regions that are known; the padding is masked."""
-        raise NotImplementedError
 
     def forward_head(self, x: Float[Tensor, "B L D"], pre_logits: bool = False) -> Any:
         """timm's method.

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dartok.models.presets import AUTHORS_PRESETS, VIM_PRESETS
+from dartok.models.presets import AUTHORS_PRESETS, DARMT_PRESETS, RMT_PRESETS, VIM_PRESETS
 from dartok.models.recipes import Recipe
 from dartok.models.registry import ADAPTED
 
@@ -51,7 +51,7 @@ class Card(NamedTuple):
 
 
 def _front_matter(card: Card) -> str:
-    ours = {ADAPTED, OF_TRANSFORMERS, *AUTHORS_PRESETS}
+    ours = {ADAPTED, OF_TRANSFORMERS, *AUTHORS_PRESETS, *DARMT_PRESETS}
     library = "transformers" if card.recipe.name == OF_TRANSFORMERS else "timm"
     adaptive = ["dartok", "adaptive-tokens"] if card.recipe.name in ours else []
     tags = [library, "vision", *adaptive]
@@ -74,6 +74,8 @@ def _summary(recipe: Recipe) -> str:
         of_transformers = recipe.name == OF_TRANSFORMERS
         whose = f"transformers' `{host}`" if of_transformers else _origin(host)
         what, scorer = f"{whose} on adaptive regions", args.get("scorer", "conv")
+    elif recipe.name in {**RMT_PRESETS, **DARMT_PRESETS}:
+        return _summary_of_rmt(recipe.name)
     else:
         return f"{_origin(recipe.name)} on its fixed grid of patches."
     tokens = args.get("num_tokens")
@@ -84,6 +86,21 @@ def _summary(recipe: Recipe) -> str:
         f"the picture, and quantiles of the score cut it into {count} regions of equal score mass, "
         "each of which becomes one token. Pictures of any size work, and the number of tokens can "
         "be changed at any time: `dartok.set_num_tokens(model, 121)`."
+    )
+
+
+def _summary_of_rmt(name: str) -> str:
+    if name in RMT_PRESETS:
+        return (
+            f"`{name}`: {RMT_PRESETS[name].title} "
+            "([arXiv:2309.11523](https://arxiv.org/abs/2309.11523)), for pictures of any size."
+        )
+    return (
+        f"The model `{name}` of DART's authors, after DART "
+        "([arXiv:2506.10390](https://arxiv.org/abs/2506.10390)): the scorer "
+        f"`{DARMT_PRESETS[name].scorer}` scores a picture of 448 x 448 px, its rows and columns "
+        "are cut into 14 parts of equal score mass each, and the picture is resampled to 224 x 224 "
+        f"px with these cells equally large, for {DARMT_PRESETS[name].title}."
     )
 
 

@@ -9,31 +9,40 @@ import torch
 from torch import Tensor
 
 from dartok.core.notices import say_once
+from dartok.models.darmt import RegionRMT
 from dartok.models.mamba.region_vim import RegionVim
 from dartok.models.mamba.sequence import class_first, place_of
 from dartok.models.named import NamedModel, build_named
-from dartok.models.presets import PRESETS, VIM_PRESETS, Preset, VimPreset
+from dartok.models.presets import PRESETS, VIM_PRESETS, Preset, RmtPreset, VimPreset
 from dartok.models.vit import RegionHost
 from dartok.scorers.weights import load_strictly, model_in, read_state, write_state
 
 __all__ = ["convert_checkpoint", "from_authors", "load_checkpoint"]
 
-_AUTHORS_SCORER = "patch_embed.spn.spn.spn."
-_OUR_SCORER = "patch_embed.scorer."
+_SCORERS = {
+    "patch_embed.spn.spn.spn.": "patch_embed.scorer.",
+    "pre_image.spn.spn.spn.": "pre_image.scorer.",
+}
+"""Where the authors' scorer is, in a tokenizer or in a reshaper, and where ours is."""
+
+_OUR_SCORERS = tuple(_SCORERS.values())
 _OUR_STATE = ("strength", "scorer.statistics.")  # buffers that the authors' models do not have
 
 
-def from_authors(state: Mapping[str, Tensor], model: RegionHost | RegionVim) -> dict[str, Tensor]:
+def from_authors(
+    state: Mapping[str, Tensor], model: RegionHost | RegionVim | RegionRMT
+) -> dict[str, Tensor]:
     """The authors' state dict under our names, for loading into `model`.
 
-    The scorer's `patch_embed.spn.spn.spn.` becomes `patch_embed.scorer.`; `pos_embed` is split into
-    the class token's entry (the first, or Vim's in the middle), added to the class token, and a map
-    of patch positions. Buffers that they do not have keep the model's values. Other entries pass as
-    they are, so that strict loading can name them.
+    The scorer's `patch_embed.spn.spn.spn.` becomes `patch_embed.scorer.`, and likewise in the
+    reshaper `pre_image`; `pos_embed` is split into the class token's entry (the first, or Vim's in
+    the middle), added to the class token, and a map of patch positions. Buffers that they do not
+    have keep the model's values. Other entries pass as they are, so that strict loading can name
+    them.
 
     Args:
         state: State dict in the authors' layout.
-        model: A `darvit_*` or `darvim_*` model, for the buffers and the grid of positions.
+        model: A `darvit_*`, `darvim_*` or `darmt_*` model, for buffers and the grid of positions.
     Example:
         >>> import torch
         >>> model = build_named("darvit_tiny")
@@ -43,7 +52,7 @@ def from_authors(state: Mapping[str, Tensor], model: RegionHost | RegionVim) -> 
     """
     renamed = {_our_name(name): value for name, value in state.items() if name != "pos_embed"}
     positions = state.get("pos_embed")
-    grid = model.patch_embed.pos_embed
+    grid = None if isinstance(model, RegionRMT) else model.patch_embed.pos_embed
     if positions is not None and grid is not None and "cls_token" in renamed:
         if positions.shape[1] != grid.shape[2] * grid.shape[3] + 1:
             renamed["pos_embed"] = positions
@@ -54,7 +63,7 @@ def from_authors(state: Mapping[str, Tensor], model: RegionHost | RegionVim) -> 
             renamed["patch_embed.pos_embed"] = patches.contiguous()
             renamed["cls_token"] = renamed["cls_token"] + positions[:, :1]
     for name, value in model.state_dict().items():
-        if name.removeprefix("patch_embed.").startswith(_OUR_STATE):
+        if name.partition(".")[2].startswith(_OUR_STATE):
             renamed.setdefault(name, value)
     return renamed
 
@@ -129,25 +138,26 @@ def _refuse_another(path: str | Path, name: str) -> None:
 
 def _but_for_tokens(name: str) -> Preset:
     preset = PRESETS[name]
-    return preset if isinstance(preset, VimPreset) else replace(preset, num_tokens=1)
+    return preset if isinstance(preset, VimPreset | RmtPreset) else replace(preset, num_tokens=1)
 
 
 def _load(
     model: NamedModel, state: dict[str, Tensor], source: str, *, of_host: bool = False
 ) -> None:
-    theirs = not any(key.startswith(_OUR_SCORER) for key in state)
-    if theirs and isinstance(model, RegionHost | RegionVim):
+    theirs = not any(key.startswith(_OUR_SCORERS) for key in state)
+    if theirs and isinstance(model, RegionHost | RegionVim | RegionRMT):
         state = from_authors(state, model)
         if of_host:
             own = model.state_dict()
-            state |= {key: value for key, value in own.items() if key.startswith(_OUR_SCORER)}
+            state |= {key: value for key, value in own.items() if key.startswith(_OUR_SCORERS)}
     load_strictly(model, state, source=source)
 
 
 def _our_name(name: str) -> str:
-    if not name.startswith(_AUTHORS_SCORER):
-        return name
-    return _OUR_SCORER + name.removeprefix(_AUTHORS_SCORER).replace("mlp.net.", "head.mlp.")
+    for theirs, ours in _SCORERS.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs).replace("mlp.net.", "head.mlp.")
+    return name
 
 
 def _recognise(state: Mapping[str, Tensor], source: str | Path) -> str:
@@ -171,6 +181,8 @@ _TELLTALES = (
     "patch_embed.proj.weight",
     "patch_embed.scorer.head.mlp.2.weight",
     "layers.0.mixer.A_log",
+    "layers.0.blocks.0.ffn.fc1.weight",
+    "pre_image.scorer.head.mlp.2.weight",
 )
 """Entries that tell the layouts apart."""
 
@@ -180,7 +192,7 @@ def _layouts() -> list[tuple[str, Preset]]:
     return [
         (name, preset)
         for name, preset in PRESETS.items()
-        if preset.num_tokens == 196 or isinstance(preset, VimPreset)
+        if preset.num_tokens == 196 or isinstance(preset, VimPreset | RmtPreset)
     ]
 
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from dartok.core.budget import AutoBudget
 from dartok.core.names import one_of
 from dartok.core.regions import Regions
+from dartok.core.reshaper import GridReshaper
+from dartok.core.scoring import Scored
 from dartok.core.steering import Priority, Steering
 from dartok.core.tokenizer import Tokenizer
 from dartok.models.mamba.mixer import BidirectionalMixer
@@ -16,6 +18,7 @@ from dartok.models.scan import ScanName, scan_of
 
 __all__ = [
     "regions",
+    "scored_of",
     "set_num_tokens",
     "set_scan",
     "set_strength",
@@ -33,9 +36,24 @@ def tokenizer_of(model: nn.Module) -> Tokenizer:
     for module in model.modules():
         if isinstance(module, Tokenizer):
             return module
-    raise ValueError(
-        f"model must hold a dartok tokenizer, got {type(model).__name__}; see dartok.adapt"
-    )
+    name = type(model).__name__
+    if any(isinstance(module, GridReshaper) for module in model.modules()):
+        raise ValueError(
+            f"model must hold a dartok tokenizer, got {name}, which only has a reshaper; to keep "
+            "it, save its state_dict() and load that into dartok.reshape of the same host"
+        )
+    raise ValueError(f"model must hold a dartok tokenizer, got {name}; see dartok.adapt")
+
+
+def scored_of(model: nn.Module) -> Scored:
+    """The tokenizer or reshaper inside a model, or the model itself if it is one.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = (module for module in model.modules() if isinstance(module, Scored))
+    scored = next(found, None)
+    return tokenizer_of(model) if scored is None else scored
 
 
 def set_num_tokens(
@@ -75,6 +93,11 @@ def set_num_tokens(
         >>> tokenizer.budget
         AutoBudget(mean=121, least=50, most=242, step=15)
     """
+    if isinstance(scored_of(model), GridReshaper):
+        raise ValueError(
+            f"{type(model).__name__} has no number of tokens, got {num_tokens}: its reshaper only "
+            "warps the picture; dartok.reshape(host, size_px=...) sets how large it becomes"
+        )
     tokenizer = tokenizer_of(model)
     if isinstance(num_tokens, str):
         one_of("num_tokens", num_tokens, Literal["auto"])
@@ -112,7 +135,7 @@ def steer(model: nn.Module, priority: Priority, *, weight: float = 2.0) -> Itera
     to the last bit.
 
     Args:
-        model: An adapted model or a tokenizer.
+        model: An adapted or a reshaped model, or a tokenizer.
         priority: A map `(B, h, w)` or, for each image, boxes `(M, 4)` or points `(M, 2)` in [0, 1]:
             see `dartok.core.steering.priority_map`.
         weight: Any finite number; negative pushes tokens away.
@@ -128,7 +151,7 @@ def steer(model: nn.Module, priority: Priority, *, weight: float = 2.0) -> Itera
         >>> bool(smallest < 1 / 32)
         True
     """
-    with tokenizer_of(model).steered(Steering(priority, weight)):
+    with scored_of(model).steered(Steering(priority, weight)):
         yield
 
 
@@ -147,7 +170,7 @@ def set_strength(model: nn.Module, strength: float) -> None:
         >>> float(tokenizer.strength)
         0.5
     """
-    tokenizer_of(model).set_strength(strength)
+    scored_of(model).set_strength(strength)
 
 
 def set_scan(model: nn.Module, kind: ScanName) -> None:
@@ -177,7 +200,7 @@ def regions(model: nn.Module, images: Tensor) -> Regions:
     In train mode this is a forward pass of the scorer like any other: its statistics move.
 
     Args:
-        model: An adapted model or a tokenizer.
+        model: An adapted or a reshaped model, or a tokenizer.
         images: `(B, C, H, W)`, normalised as for the model.
     Raises:
         ValueError: If the images cannot be cut or the model has no tokenizer.
@@ -188,4 +211,4 @@ def regions(model: nn.Module, images: Tensor) -> Regions:
         >>> regions(tokenizer, torch.rand(1, 3, 40, 60)).boxes().shape
         torch.Size([1, 6, 4])
     """
-    return tokenizer_of(model).regions(images)
+    return scored_of(model).regions(images)

@@ -1,19 +1,19 @@
 """timm's `Eva` on regions: EVA, EVA-02, DINOv3, Perception Encoder and rotary ViTs."""
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import repeat
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint
 from timm.models.eva import Eva
 from torch import Tensor
 
 from dartok.core.regions import Regions
 from dartok.models.budgeted import Budgeted
-from dartok.models.intermediates import as_tuple, check_output_fmt, laid_out
+from dartok.models.intermediates import Entered, as_tuple
 from dartok.models.patch_embed import RegionPatchEmbed
 from dartok.models.rotary import Rotary
 
@@ -43,20 +43,6 @@ class RegionEva(Budgeted, Eva):
         """timm's method: all tokens behind the last norm; those of padding are not to be used."""
         return self.features_of(x, self.patch_embed.regions(x), attn_mask, is_causal)
 
-    def features_of(
-        self,
-        x: Float[Tensor, "B C H W"],
-        regions: Regions,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
-    ) -> Float[Tensor, "B prefix+N D"]:
-        """`forward_features` of regions that are known; the padding is masked."""
-        attn_mask = self.padded_mask(attn_mask, regions, is_causal)
-        tokens, turns = self._enter(x, regions)
-        for block, turn in zip(self.blocks, turns, strict=True):
-            tokens = self._run_block(block, tokens, turn, attn_mask, is_causal)
-        return self.norm(tokens)
-
     def forward_intermediates(
         self,
         x: Float[Tensor, "B C H W"],
@@ -77,34 +63,32 @@ class RegionEva(Budgeted, Eva):
         Raises:
             ValueError: If `output_fmt` is neither "NCHW" nor "NLC", or tokens were dropped.
         """
-        check_output_fmt(output_fmt)
-        regions = self.patch_embed.regions(x)
-        attn_mask = self.padded_mask(attn_mask, regions, is_causal)
-        taken, last = feature_take_indices(len(self.blocks), indices)
-        tokens, turns = self._enter(x, regions)
-        found = []
-        for index, (block, turn) in enumerate(zip(self.blocks, turns, strict=True)):
-            if stop_early and index > last:
-                break
-            tokens = self._run_block(block, tokens, turn, attn_mask, is_causal)
-            if index in taken:
-                found.append(self.norm(tokens) if norm else tokens)
-        maps, prefixes = laid_out(
-            found,
-            regions,
-            self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1])),
-            num_prefix=self.num_prefix_tokens,
+        found = self.intermediates_of(
+            x,
+            indices,
+            norm=norm,
+            stop_early=stop_early,
             output_fmt=output_fmt,
             with_prefix=return_prefix_tokens,
+            intermediates_only=intermediates_only,
+            attn_mask=attn_mask,
+            is_causal=is_causal,
         )
-        return as_tuple(None if intermediates_only else self.norm(tokens), maps, prefixes)
+        return as_tuple(*found)
 
     def _host_forward(self, x: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
         # As timm's forward, which does not take a mask in older timm.
         return self.forward_head(self.forward_features(x, attn_mask, is_causal))
 
-    def _enter(self, images: Tensor, regions: Regions) -> tuple[Tensor, Iterable[Tensor | None]]:
-        """What the first block receives, and the angles of each block."""
+    def entered(
+        self,
+        images: Float[Tensor, "B C H W"],
+        regions: Regions,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Entered:
+        """The tokens of regions that are known, at the first block; the padding is masked."""
+        attn_mask = self.padded_mask(attn_mask, regions, is_causal)
         prefix = [token for token in (self.cls_token, self.reg_token) if token is not None]
         tokens = self.patch_embed.embed(images, regions)
         parts = [token.expand(tokens.shape[0], -1, -1) for token in prefix]
@@ -113,7 +97,11 @@ class RegionEva(Budgeted, Eva):
         if self.patch_drop is not None:
             tokens, kept = self.patch_drop(tokens)
         turns = repeat(None, len(self.blocks)) if self.rope is None else self._turns(regions, kept)
-        return self.norm_pre(tokens), turns
+        run = partial(self._run_block, attn_mask=attn_mask, is_causal=is_causal)
+        blocks = [
+            partial(run, block, turn=turn) for block, turn in zip(self.blocks, turns, strict=True)
+        ]
+        return Entered(self.norm_pre(tokens), blocks)
 
     def _turns(self, regions: Regions, kept: Tensor | None) -> Iterable[Tensor]:
         assert self.rope is not None
@@ -126,6 +114,7 @@ class RegionEva(Budgeted, Eva):
         self,
         block: Any,
         tokens: Tensor,
+        *,
         turn: Tensor | None,
         attn_mask: Tensor | None,
         is_causal: bool,

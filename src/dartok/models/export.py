@@ -68,7 +68,8 @@ def export(
     - "aot": a `.pt2` package, compiled for this machine, that `torch._inductor.aoti_load_package`
       reads; needs a C++ compiler.
 
-    The batch is open. So is the size of the pictures, for the partition "flow". With
+    The batch is open. So is the size of the pictures, for the partition "flow" without
+    `min_region` or `max_region`, which are kept at the model's own size and number only. With
     `any_num_tokens` the number of tokens N is a second input, "num_tokens", and one file serves
     every budget, from 2 up. There is room for `4 * sqrt(N0)` rows, with the model's own number N0:
     beyond `N * height / width = 16 * N0` rows are fewer, and wider, than the model's. The regions
@@ -172,10 +173,17 @@ def _check_exportable(model: nn.Module, tokenizer: Tokenizer, any_num_tokens: bo
         raise ValueError(
             f"any_num_tokens needs partition='flow', got {tokenizer.partition!r}; fix the number"
         )
+    if any_num_tokens and tokenizer.bounds is not None:
+        raise ValueError(f"any_num_tokens needs no {_BOUNDS}: not every number can keep them")
+
+
+_BOUNDS = "min_region or max_region"
 
 
 def _may_have_any_size(tokenizer: Tokenizer, any_size: bool | None) -> bool:
-    can = tokenizer.partition == "flow"
+    can = tokenizer.partition == "flow" and tokenizer.bounds is None
+    if any_size and tokenizer.bounds is not None:
+        raise ValueError(f"any_size needs no {_BOUNDS}: not every size has the rows for them")
     if any_size and not can:
         raise ValueError(f"any_size needs partition='flow', got {tokenizer.partition!r}; fix it")
     return can if any_size is None else any_size

@@ -117,6 +117,10 @@ def _built(config: DartokConfig) -> nn.Module:
         partition=config.partition,
         sampling=config.sampling,
         oversample=config.oversample,
+        antialias=config.antialias,
+        size_embedding=config.size_embedding,
+        min_region=config.min_region,
+        max_region=config.max_region,
         strength=0.0,
     )
     return around(host, place, model)
@@ -143,6 +147,9 @@ def _config_of(model: Any) -> DartokConfig:
         partition=embed.partition,
         sampling=embed.sampling,
         oversample=embed.oversample,
+        antialias=embed.antialias,
+        size_embedding=embed.size_embed is not None,
+        **({} if embed.bounds is None else embed.bounds._asdict()),
         architectures=["DartokModel"],
         attn_implementation=model.config._attn_implementation,
         **_labels_of(host, model),

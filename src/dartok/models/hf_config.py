@@ -24,6 +24,10 @@ class DartokConfig(PretrainedConfig):  # type: ignore[misc]
         partition: "flow" or "grid".
         sampling: "centred" or "corner".
         oversample: Samples averaged per patch pixel and axis.
+        antialias: Whether regions of more pixels than samples are averaged.
+        size_embedding: Whether a token is told how large its region is.
+        min_region: Least side of a region, as a share of the picture's; None for any.
+        max_region: Largest side.
         **settings: Those that transformers keeps for every model.
     Example:
         >>> from transformers import ViTConfig
@@ -49,6 +53,10 @@ class DartokConfig(PretrainedConfig):  # type: ignore[misc]
         partition: PartitionName = "flow",
         sampling: SamplingName = "centred",
         oversample: int = 1,
+        antialias: bool = False,
+        size_embedding: bool = False,
+        min_region: float | None = None,
+        max_region: float | None = None,
         **settings: Any,  # transformers' own, which it makes without any argument, too
     ) -> None:
         self.host = host or {}
@@ -61,6 +69,10 @@ class DartokConfig(PretrainedConfig):  # type: ignore[misc]
         self.partition: PartitionName = partition
         self.sampling: SamplingName = sampling
         self.oversample = oversample
+        self.antialias = antialias
+        self.size_embedding = size_embedding
+        self.min_region = min_region
+        self.max_region = max_region
         super().__init__(**settings)
 
 

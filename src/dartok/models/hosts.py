@@ -42,6 +42,10 @@ def adapted_host(
     partition: PartitionName = "flow",
     sampling: SamplingName = "centred",
     oversample: int = 1,
+    antialias: bool = False,
+    size_embedding: bool = False,
+    min_region: float | None = None,
+    max_region: float | None = None,
     strength: float = 1.0,
     num_classes: int = 1000,
     in_chans: int = 3,
@@ -65,6 +69,10 @@ def adapted_host(
         partition: "flow" or "grid".
         sampling: "centred" or "corner".
         oversample: Samples averaged per patch pixel and axis.
+        antialias: Whether regions of more pixels than samples are averaged.
+        size_embedding: Whether a token is told how large its region is.
+        min_region: Least side of a region, as a share of the picture's.
+        max_region: Largest side.
         strength: From 0, the fixed grid, to 1.
         num_classes: Outputs of the head.
         in_chans: Channels of the images.
@@ -79,14 +87,9 @@ def adapted_host(
         30
     """
     special = {"img_size": img_size, **(host_args or {})}
-    options = {
-        "num_classes": num_classes,
-        "in_chans": in_chans,
-        "global_pool": global_pool,
-        "drop_rate": drop_rate,
-        "drop_path_rate": drop_path_rate,
-        **special,
-    }
+    rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    head = {"num_classes": num_classes, "in_chans": in_chans, "global_pool": global_pool}
+    options: dict[str, Any] = {**head, **rates, **special}
     channels = {"num_channels": options["in_chans"], **(scorer_args or {})}
     model = adapt(
         _create_host(host, host_pretrained, options),
@@ -96,6 +99,10 @@ def adapted_host(
         partition=partition,
         sampling=sampling,
         oversample=oversample,
+        antialias=antialias,
+        size_embedding=size_embedding,
+        min_region=min_region,
+        max_region=max_region,
         strength=strength,
     )
     if budget is not None:

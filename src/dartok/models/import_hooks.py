@@ -17,9 +17,14 @@ from types import ModuleType
 __all__ = ["register_when_imported"]
 
 _REGISTRATIONS = {
-    "timm": ("dartok.models.registry", "register_with_timm"),
-    "transformers.models.auto.configuration_auto": ("dartok.models.hf_config", "register_config"),
-    "transformers.models.auto.modeling_auto": ("dartok.models.hf", "register_model"),
+    "timm": (
+        ("dartok.models.registry", "register_with_timm"),
+        ("dartok.tasks.segmentation.named", "register_with_timm"),
+    ),
+    "transformers.models.auto.configuration_auto": (
+        ("dartok.models.hf_config", "register_config"),
+    ),
+    "transformers.models.auto.modeling_auto": (("dartok.models.hf", "register_model"),),
 }
 """Module that holds a registry, and what of ours enters our models there."""
 
@@ -34,8 +39,8 @@ def register_when_imported() -> None:
 
 
 def _register(name: str) -> None:
-    module, function = _REGISTRATIONS[name]
-    getattr(importlib.import_module(module), function)()
+    for module, function in _REGISTRATIONS[name]:
+        getattr(importlib.import_module(module), function)()
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -1,21 +1,24 @@
 """timm's `NaFlexVit` on regions of images."""
 
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from timm.models._manipulate import checkpoint
 from timm.models.naflexvit import NaFlexVit
 from torch import Tensor
 
 from dartok.core.regions import Regions
-from dartok.models.intermediates import as_dict, as_tuple, check_output_fmt, painted
+from dartok.models.intermediates import Entered, RegionBlocks, as_dict, as_tuple
 from dartok.models.patch_embed import RegionPatchEmbed
 from dartok.models.rotary import Rotary
 
 __all__ = ["RegionNaFlexVit"]
 
 
-class RegionNaFlexVit(NaFlexVit):
+class RegionNaFlexVit(RegionBlocks, NaFlexVit):
     """timm's `NaFlexVit` on regions. Made by `dartok.adapt`.
 
     It takes images, not patches that were cut before. `patch_embed` is a `RegionPatchEmbed`, which
@@ -52,27 +55,34 @@ class RegionNaFlexVit(NaFlexVit):
         Raises:
             ValueError: If `output_fmt` is neither "NCHW" nor "NLC", or tokens were dropped.
         """
-        check_output_fmt(output_fmt)
-        regions = self.patch_embed.regions(x)
-        with self.patch_embed.knowing(regions):
-            found = super().forward_intermediates(
-                x,
-                indices,
-                return_prefix_tokens=return_prefix_tokens,
-                norm=norm,
-                stop_early=stop_early,
-                output_fmt="NLC",
-                intermediates_only=intermediates_only,
-                output_dict=True,
-                attn_mask=attn_mask,
-            )
-        assert isinstance(found, dict)
-        maps, prefixes = found["image_intermediates"], found.get("image_intermediates_prefix", [])
-        if output_fmt == "NCHW":
-            size = self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1]))
-            maps = painted(maps, regions, size)
-        final = found.get("image_features")
+        final, maps, prefixes = self.intermediates_of(
+            x,
+            indices,
+            norm=norm,
+            stop_early=stop_early,
+            output_fmt=output_fmt,
+            with_prefix=return_prefix_tokens,
+            intermediates_only=intermediates_only,
+            attn_mask=attn_mask,
+        )
         return as_dict(final, maps, prefixes) if output_dict else as_tuple(final, maps, prefixes)
+
+    def entered(
+        self,
+        images: Float[Tensor, "B C H W"],
+        regions: Regions,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Entered:
+        """The tokens of regions that are known, at the first block."""
+        assert not is_causal  # timm's blocks do not know it
+        tokens, turns = self._embedded(images, regions)
+        each = turns if isinstance(turns, list) else repeat(turns, len(self.blocks))
+        blocks = [
+            partial(self._run_block, block, turn=turn, attn_mask=attn_mask)
+            for block, turn in zip(self.blocks, each, strict=True)
+        ]
+        return Entered(tokens, blocks)
 
     def _forward_embeds(
         self,
@@ -86,15 +96,26 @@ class RegionNaFlexVit(NaFlexVit):
                 "images must be a tensor (B, C, H, W), got patches and their coordinates; the "
                 "adapted model cuts images itself"
             )
-        regions = self.patch_embed.regions(x)
+        tokens, turns = self._embedded(x, self.patch_embed.regions(x))
+        return {"patches": tokens, "rope_embeds": turns, "attn_mask": attn_mask}
+
+    def _embedded(self, images: Tensor, regions: Regions) -> tuple[Tensor, Any]:
+        """What the first block receives, and the angles."""
         prefix = (self.embeds.cls_token, self.embeds.reg_token)
-        parts = [token.expand(x.shape[0], -1, -1) for token in prefix if token is not None]
-        tokens = torch.cat([*parts, self.patch_embed.embed(x, regions)], dim=1)
+        parts = [token.expand(len(images), -1, -1) for token in prefix if token is not None]
+        tokens = torch.cat([*parts, self.patch_embed.embed(images, regions)], dim=1)
         tokens, kept = self.embeds.pos_drop(tokens), None
         if self.training and self.patch_drop is not None:
             tokens, kept = self.patch_drop(tokens)
-        turns = None if self.rope is None else self._turns(regions, kept)
-        return {"patches": self.norm_pre(tokens), "rope_embeds": turns, "attn_mask": attn_mask}
+        return self.norm_pre(tokens), None if self.rope is None else self._turns(regions, kept)
+
+    def _run_block(self, block: Any, tokens: Tensor, *, turn: Any, attn_mask: Any) -> Tensor:
+        options = (
+            {"attn_mask": attn_mask} if turn is None else {"rope": turn, "attn_mask": attn_mask}
+        )
+        if self.grad_checkpointing:
+            return checkpoint(block, tokens, **options)
+        return block(tokens, **options)
 
     def _turns(self, regions: Regions, kept: Tensor | None) -> Any:
         """The angles of all blocks, or a list of those of each where these are learned."""

@@ -2,16 +2,18 @@
 
 from typing import Any
 
+from dartok.models.darmt import build_darmt, rmt_options
 from dartok.models.darvim import build_darvim
 from dartok.models.darvit import build_darvit
 from dartok.models.mamba.region_vim import RegionVim
 from dartok.models.mamba.vim import Vim
-from dartok.models.presets import PRESETS, DarvimPreset, DarvitPreset, VimPreset
+from dartok.models.presets import PRESETS, DarmtPreset, DarvimPreset, DarvitPreset, VimPreset
+from dartok.models.rmt.host import RMT
 from dartok.models.vit import RegionHost
 
 __all__ = ["NamedModel", "build_named"]
 
-NamedModel = RegionHost | RegionVim | Vim
+NamedModel = RegionHost | RegionVim | Vim | RMT
 
 
 def build_named(name: str, **options: Any) -> NamedModel:
@@ -28,7 +30,11 @@ def build_named(name: str, **options: Any) -> NamedModel:
         return build_darvit(preset, **options)
     if isinstance(preset, DarvimPreset):
         return build_darvim(preset, **options)
-    return _build_vim(preset, **options)
+    if isinstance(preset, VimPreset):
+        return _build_vim(preset, **options)
+    if isinstance(preset, DarmtPreset):
+        return build_darmt(preset, **options)
+    return RMT(**rmt_options(preset) | options)
 
 
 def _build_vim(preset: VimPreset, **options: Any) -> Vim:

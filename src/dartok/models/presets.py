@@ -5,14 +5,18 @@ from typing import Literal
 
 __all__ = [
     "AUTHORS_PRESETS",
+    "DARMT_PRESETS",
     "DARVIM_PRESETS",
     "DARVIT_PRESETS",
     "PRESETS",
+    "RMT_PRESETS",
     "VIM_PRESETS",
     "AuthorsPreset",
+    "DarmtPreset",
     "DarvimPreset",
     "DarvitPreset",
     "Preset",
+    "RmtPreset",
     "VimPreset",
 ]
 
@@ -76,7 +80,48 @@ class VimPreset:
         return f"{self.title}, fixed grid, 224 px{stride}"
 
 
-Preset = DarvitPreset | DarvimPreset | VimPreset
+@dataclass(frozen=True, kw_only=True)
+class RmtPreset:
+    """An RMT: a hierarchical host, which sees a picture. Tuples have an entry for each stage."""
+
+    title: str
+    embed_dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    mlp_ratios: tuple[int, ...]
+    decay_ranges: tuple[int, ...]
+    num_factorised: int
+    num_scaled: int = 0
+
+    @property
+    def num_tokens(self) -> int | None:
+        """Regions of a picture; None where it is not cut."""
+        return None
+
+    @property
+    def summary(self) -> str:
+        """One line for lists."""
+        return f"{self.title}, any size of picture"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DarmtPreset(RmtPreset):
+    """An RMT behind the authors' image reshaper."""
+
+    scorer: str = "efficientnet_b0"
+
+    @property
+    def num_tokens(self) -> int:
+        """Cells of the reshaper, 14 x 14."""
+        return 196
+
+    @property
+    def summary(self) -> str:
+        """One line for lists."""
+        return f"{self.title} behind an image reshaper, {self.scorer}, 448 px"
+
+
+Preset = DarvitPreset | DarvimPreset | VimPreset | RmtPreset
 
 DARVIT_PRESETS = {
     "darvit_tiny": DarvitPreset(embed_dim=192, num_heads=3, scorer="mobilenetv3_small"),
@@ -123,8 +168,56 @@ VIM_PRESETS = {
 }
 """Vision Mambas of others in their official layouts, without regions."""
 
-AUTHORS_PRESETS: dict[str, DarvitPreset | DarvimPreset] = {**DARVIT_PRESETS, **DARVIM_PRESETS}
-"""All models of DART's authors."""
+RMT_PRESETS = {
+    "rmt_t3": RmtPreset(
+        title="RMT-T3",
+        embed_dims=(64, 128, 256, 512),
+        depths=(2, 2, 8, 2),
+        num_heads=(4, 4, 8, 16),
+        mlp_ratios=(3, 3, 3, 3),
+        decay_ranges=(4, 4, 6, 6),
+        num_factorised=2,
+    ),
+    "rmt_s": RmtPreset(
+        title="RMT-S",
+        embed_dims=(64, 128, 256, 512),
+        depths=(3, 4, 18, 4),
+        num_heads=(4, 4, 8, 16),
+        mlp_ratios=(4, 4, 3, 3),
+        decay_ranges=(4, 4, 6, 6),
+        num_factorised=3,
+    ),
+    "rmt_m2": RmtPreset(
+        title="RMT-M2",
+        embed_dims=(80, 160, 320, 512),
+        depths=(4, 8, 25, 8),
+        num_heads=(5, 5, 10, 16),
+        mlp_ratios=(4, 4, 3, 3),
+        decay_ranges=(5, 5, 6, 6),
+        num_factorised=3,
+        num_scaled=2,
+    ),
+    "rmt_l6": RmtPreset(
+        title="RMT-L6",
+        embed_dims=(112, 224, 448, 640),
+        depths=(4, 8, 25, 8),
+        num_heads=(7, 7, 14, 20),
+        mlp_ratios=(4, 4, 3, 3),
+        decay_ranges=(6, 6, 6, 6),
+        num_factorised=3,
+        num_scaled=2,
+    ),
+}
+"""RMT without regions: a hierarchical backbone."""
 
-PRESETS: dict[str, Preset] = {**AUTHORS_PRESETS, **VIM_PRESETS}
+DARMT_PRESETS = {
+    "darmt_s": DarmtPreset(**vars(RMT_PRESETS["rmt_s"])),
+    "darmt_l6": DarmtPreset(**vars(RMT_PRESETS["rmt_l6"])),
+}
+"""The authors' RMTs, behind their image reshaper."""
+
+AUTHORS_PRESETS: dict[str, DarvitPreset | DarvimPreset] = {**DARVIT_PRESETS, **DARVIM_PRESETS}
+"""The models of DART's authors whose tokens are regions."""
+
+PRESETS: dict[str, Preset] = {**AUTHORS_PRESETS, **VIM_PRESETS, **RMT_PRESETS, **DARMT_PRESETS}
 """Name, and what it means."""

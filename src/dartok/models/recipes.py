@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from dartok.core.modes import in_eval_mode
 from dartok.core.tokenizer import Tokenizer
+from dartok.models.dair import SIDES_PX
+from dartok.models.darmt import RegionRMT
 from dartok.models.dials import tokenizer_of
 from dartok.models.hosts import adapted_host, host_record
 from dartok.models.named import build_named
-from dartok.models.presets import AUTHORS_PRESETS
+from dartok.models.presets import AUTHORS_PRESETS, DARMT_PRESETS, RMT_PRESETS
 from dartok.models.registry import ADAPTED
+from dartok.models.rmt.host import RMT
 from dartok.scorers.build import scorer_options
 
 __all__ = ["Recipe", "check_recipe", "derive_recipe"]
@@ -37,7 +40,7 @@ class Recipe(NamedTuple):
 
 
 def derive_recipe(model: nn.Module, host_args: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe of an adapted timm model, or of one of the authors', as it is now.
+    """The recipe of an adapted timm model, of one of the authors', or of an RMT, as it is now.
 
     Args:
         model: The model; not changed.
@@ -46,11 +49,13 @@ def derive_recipe(model: nn.Module, host_args: Mapping[str, Any] | None = None) 
         ValueError: If the model has no tokenizer or no known origin, if its scorer was not built by
             name, or if `host_args` is not what JSON can hold.
     """
-    tokenizer = tokenizer_of(model)
     name = _architecture(model)
+    if host_args and name in {**AUTHORS_PRESETS, **RMT_PRESETS, **DARMT_PRESETS}:
+        raise ValueError(f"host_args must be None for {name}, which has no host of its own")
+    if name is not None and isinstance(model, RMT):
+        return Recipe(name, _rmt_args(model))
+    tokenizer = tokenizer_of(model)
     if name in AUTHORS_PRESETS:
-        if host_args:
-            raise ValueError(f"host_args must be None for {name}, which has no host of its own")
         return Recipe(name, _authors_args(model, tokenizer))
     host = host_record(model)
     if host is None:
@@ -77,7 +82,7 @@ def check_recipe(model: nn.Module, recipe: Recipe) -> None:
         fault = _first_fault(built.state_dict(), state)
         if fault:
             raise ValueError(f"model cannot be built again as {recipe.name}: {fault}; {_REMEDY}")
-        weight = tokenizer_of(model).proj.weight
+        weight = _projection(model).weight
         built.to(weight)
         built.load_state_dict(state)
         difference = _largest_difference(model, built)
@@ -95,6 +100,24 @@ _REMEDY = "pass what its host was created with as host_args={...}"
 def _architecture(model: nn.Module) -> str | None:
     config = getattr(model, "pretrained_cfg", None)
     return config.get("architecture") if isinstance(config, Mapping) else None
+
+
+def _projection(model: nn.Module) -> nn.Conv2d:
+    """The first layer that sees pixels."""
+    if not isinstance(model, RMT):
+        return tokenizer_of(model).proj
+    first = model.patch_embed.proj[0]
+    assert isinstance(first, nn.Conv2d)
+    return first
+
+
+def _rmt_args(model: RMT) -> dict[str, Any]:
+    args: dict[str, Any] = {"num_classes": model.num_classes, "global_pool": model.global_pool}
+    in_chans = _projection(model).in_channels
+    if in_chans != 3:
+        args["in_chans"] = in_chans
+    side_px = model.pre_image.scorer.side_px if isinstance(model, RegionRMT) else None
+    return args if side_px is None else {**args, "score_size": side_px}
 
 
 def _authors_args(model: nn.Module, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -115,7 +138,15 @@ def _adapt_args(model: nn.Module, tokenizer: Tokenizer) -> dict[str, Any]:
     if options:
         args["scorer_args"] = options
     args |= {"partition": tokenizer.partition, "sampling": tokenizer.sampling}
-    return {**args, "oversample": tokenizer.oversample}
+    return {**args, "oversample": tokenizer.oversample, **_options_in_use(tokenizer)}
+
+
+def _options_in_use(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Options that are set: most recipes have none."""
+    bounds = {} if tokenizer.bounds is None else tokenizer.bounds._asdict()
+    options = {"antialias": tokenizer.antialias or None, **bounds}
+    options["size_embedding"] = None if tokenizer.size_embed is None else True
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _host_options(model: nn.Module, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -176,13 +207,22 @@ def _first_fault(built: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> st
 @torch.no_grad()
 def _largest_difference(model: nn.Module, built: nn.Module) -> float:
     """Relative, of scores and logits: at strength 0 the logits do not show the scores."""
-    tokenizer = tokenizer_of(model)
-    sides = (n * p for n, p in zip(_CHECK_PATCHES, tokenizer.patch_size, strict=True))
-    images = torch.randn(2, tokenizer.proj.in_channels, *sides).to(tokenizer.proj.weight)
-    pairs = [(tokenizer.scorer, tokenizer_of(built).scorer), (model, built)]
+    projection = _projection(model)
+    images = torch.randn(2, projection.in_channels, *_check_size(model)).to(projection.weight)
+    pairs = [(model, built)]
+    if not isinstance(model, RMT):
+        pairs.insert(0, (tokenizer_of(model).scorer, tokenizer_of(built).scorer))
     with in_eval_mode(model, built):
         differences = [_difference(ours(images), theirs(images)) for ours, theirs in pairs]
     return max(differences)
+
+
+def _check_size(model: nn.Module) -> tuple[int, int]:
+    """Height and width of the picture that both look at."""
+    if isinstance(model, RegionRMT):
+        return SIDES_PX[1], SIDES_PX[1]
+    sides = (16, 16) if isinstance(model, RMT) else tokenizer_of(model).patch_size
+    return _CHECK_PATCHES[0] * sides[0], _CHECK_PATCHES[1] * sides[1]
 
 
 def _difference(expected: Tensor, actual: Tensor) -> float:

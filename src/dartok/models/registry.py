@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dartok.core.notices import say_once
-from dartok.models.presets import AUTHORS_PRESETS, PRESETS, VIM_PRESETS
+from dartok.models.presets import (
+    AUTHORS_PRESETS,
+    DARMT_PRESETS,
+    PRESETS,
+    RMT_PRESETS,
+    VIM_PRESETS,
+)
 
 if TYPE_CHECKING:  # timm imports this module to register our names: it must not wait for timm
     from dartok.models.named import NamedModel
@@ -30,6 +36,9 @@ def list_models(pattern: str = "*") -> list[str]:
 
 _SAVED = ("local-dir:", "hf-hub:")
 
+_SCORED = {**AUTHORS_PRESETS, **DARMT_PRESETS}
+"""Models with a score net."""
+
 
 def create_model(
     name: str,
@@ -44,7 +53,7 @@ def create_model(
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
 ) -> "NamedModel":
-    """One of DART's authors' models, a Vision Mamba to adapt, or a saved model.
+    """One of DART's authors' models, a Vision Mamba to adapt, an RMT, or a saved model.
 
     In eval mode when weights are loaded. "local-dir:FOLDER" is what `dartok train` keeps in `best/`
     and `dartok.save_pretrained` writes, "hf-hub:NAME" the same on the hub (see
@@ -54,6 +63,10 @@ def create_model(
     scores standardised over the batch, corner sampling, the score net at the image's full size.
     Images of 448 px, ImageNet mean and deviation. `dartok.calibrate` makes results independent of
     the batch.
+
+    `darmt_*` are the authors' RMTs behind their image reshaper (see `dartok.models.dair`): always
+    14 x 14 regions, of images of 448 or 224 px; the rest as above. `rmt_*` are RMTs without it, for
+    images of any size.
 
     `vim_*` and `videomamba_*` are on their fixed grid, 224 px. `dartok.adapt` puts regions on them,
     unless their patches overlap (`*_stride8`), as on any ViT of timm; options of regions are its.
@@ -101,16 +114,32 @@ def create_model(
         "drop_rate": drop_rate,
         "drop_path_rate": drop_path_rate,
     }
-    if name in VIM_PRESETS:
-        _refuse_regions(name, of_regions)
-    else:
+    _refuse_regions(name, of_regions)
+    if name in _SCORED:
         _say_what_to_know(name, random_scorer=checkpoint is None and scorer_weights is None)
-        options |= of_regions
+        options |= {key: value for key, value in of_regions.items() if value is not None}
     return _built(name, options, checkpoint)
 
 
 def _refuse_regions(name: str, options: dict[str, Any]) -> None:
+    """Refuse the options of regions that a model does not have."""
     given = [option for option, value in options.items() if value is not None]
+    if name in RMT_PRESETS and given:
+        raise ValueError(
+            f"{name} sees a picture as it is and takes no {given[0]}; {', '.join(DARMT_PRESETS)} "
+            "have a reshaper in front"
+        )
+    fixed = [option for option in given if option in ("num_tokens", "num_rows")]
+    if name in DARMT_PRESETS and fixed:
+        raise ValueError(
+            f"{name} always has 14 x 14 regions and takes no {fixed[0]}; leave it out, or use a "
+            "darvit_* or darvim_* model"
+        )
+    if name in VIM_PRESETS:
+        _refuse_on_a_grid(name, given)
+
+
+def _refuse_on_a_grid(name: str, given: list[str]) -> None:
     if given and VIM_PRESETS[name].patch_stride != 16:
         raise ValueError(
             f"{name} has overlapping patches and takes no {given[0]}: regions lie side by side; "
@@ -162,8 +191,9 @@ def _check_name(name: str) -> None:
 
 def _say_what_to_know(name: str, *, random_scorer: bool) -> None:
     say_once(
-        "darvit_* and darvim_* models standardise scores over the batch, as their authors do, so "
-        "a result depends on the batch; dartok.calibrate(model, images) freezes the statistics"
+        "darvit_*, darvim_* and darmt_* models standardise scores over the batch, as their authors "
+        "do, so a result depends on the batch; dartok.calibrate(model, images) freezes the "
+        "statistics"
     )
     if random_scorer:
         say_once(
@@ -174,7 +204,8 @@ def _say_what_to_know(name: str, *, random_scorer: bool) -> None:
 
 def _timm_config(name: str) -> dict[str, Any]:
     """What timm's transforms need to know: the authors evaluate at 448 px of 512, others at 224."""
-    side = 448 if name in AUTHORS_PRESETS else 224
+    side = 448 if name in _SCORED else 224
+    is_rmt = name in RMT_PRESETS or name in DARMT_PRESETS
     return {
         "architecture": name,
         "num_classes": 1000,
@@ -183,10 +214,10 @@ def _timm_config(name: str) -> dict[str, Any]:
         "crop_pct": 0.875,
         "crop_mode": "center",
         "interpolation": "bicubic",
-        "fixed_input_size": name in VIM_PRESETS,
+        "fixed_input_size": name in VIM_PRESETS or name in DARMT_PRESETS,
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),
-        "first_conv": "patch_embed.proj",
+        "first_conv": "patch_embed.proj.0" if is_rmt else "patch_embed.proj",
         "classifier": "head",
         "license": "apache-2.0",
     }
@@ -210,12 +241,12 @@ def _entrypoint(name: str) -> Callable[..., Any]:
                 f"dartok.create_model({name!r}, checkpoint=...) with the official file"
             )
         options["pretrained_cfg"] = given or PretrainedCfg(**default_cfgs[name])
-        if name in AUTHORS_PRESETS:
+        if name in _SCORED:
             random_scorer = not pretrained and options.get("scorer_weights") is None
             _say_what_to_know(name, random_scorer=random_scorer)
         build = _Builder(name)
         model = build_model_with_cfg(
-            build, name, pretrained, feature_cfg=_feature_config(options), **options
+            build, name, pretrained, feature_cfg=_feature_config(options, name), **options
         )
         return _settled(model, given, options)
 
@@ -225,9 +256,11 @@ def _entrypoint(name: str) -> Callable[..., Any]:
     return create
 
 
-def _feature_config(options: dict[str, Any]) -> dict[str, Any]:
+def _feature_config(options: dict[str, Any], name: str = ADAPTED) -> dict[str, Any]:
     """How timm makes a feature extractor of our models: by their `forward_intermediates`."""
-    return {"out_indices": options.pop("out_indices", 3), "feature_cls": "getter"}
+    of_stages = name in RMT_PRESETS or name in DARMT_PRESETS
+    last = 4 if of_stages else 3
+    return {"out_indices": options.pop("out_indices", last), "feature_cls": "getter"}
 
 
 def _settled(model: Any, given: Any, options: dict[str, Any]) -> Any:
@@ -237,7 +270,7 @@ def _settled(model: Any, given: Any, options: dict[str, Any]) -> Any:
     from dartok.models.preprocessing import note_pixels
 
     note_pixels(model)
-    if model.pretrained_cfg["architecture"] in VIM_PRESETS:
+    if model.pretrained_cfg["architecture"] in {**VIM_PRESETS, **RMT_PRESETS, **DARMT_PRESETS}:
         return model
     if _has_weights(given) and options.get("img_size") is None:
         embed = tokenizer_of(model)

@@ -1,22 +1,22 @@
 """timm's `Beit` and `VisionTransformerRelPos` on regions: hosts with a relative position bias."""
 
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint
 from timm.models.beit import Beit
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
 from dartok.core.regions import Regions
-from dartok.models.intermediates import as_tuple, check_output_fmt, laid_out
+from dartok.models.intermediates import Entered, RegionBlocks, as_tuple
 
 __all__ = ["RegionBeit", "RegionRelPos", "RelativeHost"]
 
 
-class RelativeHost(nn.Module):
+class RelativeHost(RegionBlocks, nn.Module):
     """What regions change in a host whose blocks add a bias to attention. First of its bases.
 
     The bias is that of the regions' centres, for each image its own: it takes as much memory as the
@@ -53,11 +53,7 @@ class RelativeHost(nn.Module):
 
     def forward_features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B prefix+N D"]:
         """timm's method: all tokens behind the last block and norm."""
-        regions = self.patch_embed.regions(x)
-        tokens, centres, shared = self._enter(x, regions)
-        for block in self.blocks:
-            tokens = self._run_block(block, tokens, centres, shared)
-        return self.norm(tokens)
+        return self.features_of(x, self.patch_embed.regions(x))
 
     def forward_intermediates(
         self,
@@ -75,38 +71,40 @@ class RelativeHost(nn.Module):
         of tokens. Arguments and return values are timm's.
 
         Raises:
-            ValueError: If `output_fmt` is neither "NCHW" nor "NLC".
+            ValueError: If `output_fmt` is neither "NCHW" nor "NLC", or tokens were dropped.
         """
-        check_output_fmt(output_fmt)
-        regions = self.patch_embed.regions(x)
-        taken, last = feature_take_indices(len(self.blocks), indices)
-        tokens, centres, shared = self._enter(x, regions)
-        found = []
-        for index, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
-            tokens = self._run_block(block, tokens, centres, shared)
-            if index in taken:
-                found.append(self.norm(tokens) if norm else tokens)
-        maps, prefixes = laid_out(
-            found,
-            regions,
-            self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1])),
-            num_prefix=self.num_prefix_tokens,
+        found = self.intermediates_of(
+            x,
+            indices,
+            norm=norm,
+            stop_early=stop_early,
             output_fmt=output_fmt,
             with_prefix=return_prefix_tokens,
+            intermediates_only=intermediates_only,
         )
-        return as_tuple(None if intermediates_only else self.norm(tokens), maps, prefixes)
+        return as_tuple(*found)
 
-    def _enter(self, images: Tensor, regions: Regions) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What the first block receives, the regions' centres, and the bias that blocks share."""
+    def entered(
+        self,
+        images: Float[Tensor, "B C H W"],
+        regions: Regions,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Entered:
+        """The tokens of regions that are known, at the first block; timm's blocks take no mask."""
+        assert attn_mask is None
+        assert not is_causal
         tokens = self.patch_embed.embed(images, regions)
         if self.cls_token is not None:
             tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         tokens = getattr(self, "pos_drop", nn.Identity())(tokens)
         centres = regions.centres()
-        return tokens, centres, None if self.shared_bias is None else self.shared_bias(centres)
+        shared = None if self.shared_bias is None else self.shared_bias(centres)
+        run = partial(self._run_block, centres=centres, shared=shared)
+        return Entered(tokens, [partial(run, block) for block in self.blocks])
 
     def _run_block(
-        self, block: Any, tokens: Tensor, centres: Tensor, shared: Tensor | None
+        self, block: Any, tokens: Tensor, *, centres: Tensor, shared: Tensor | None
     ) -> Tensor:
         if self.grad_checkpointing:  # with its bias, which is large
             return checkpoint(self._biased_block, block, tokens, centres, shared)

@@ -213,6 +213,7 @@ def write_folder(
     *,
     class_names: Sequence[str],
     known: Mapping[str, Any],
+    extras: Mapping[str, Any] | None = None,
 ) -> None:
     """Write weights, configuration and card of a model.
 
@@ -222,6 +223,7 @@ def write_folder(
         card: What the model is.
         class_names: What its outputs mean; none where that is not known.
         known: timm's settings of the model, for the names of its first and last layer.
+        extras: More entries of the configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -230,6 +232,7 @@ def write_folder(
         "model_args": card.recipe.args,
         "pretrained_cfg": _pretrained_config(card, class_names, known),
         "measures": card.measures,
+        **(extras or {}),
     }
     texts = {"config.json": json.dumps(config, indent=2) + "\n", "README.md": card.text()}
     write_state(state, folder / "model.safetensors", metadata={"format": "pt"})

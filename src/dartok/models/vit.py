@@ -1,10 +1,10 @@
 """timm's vision transformers on regions: their own classes, with what the regions change."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
@@ -12,12 +12,7 @@ from torch import Tensor
 
 from dartok.core.regions import Regions
 from dartok.models.budgeted import Budgeted
-from dartok.models.intermediates import (
-    as_dict,
-    as_tuple,
-    check_output_fmt,
-    laid_out,
-)
+from dartok.models.intermediates import Entered, as_dict, as_tuple
 from dartok.models.patch_embed import RegionPatchEmbed
 
 __all__ = ["HOST_CLASSES", "RegionHost", "RegionViT", "RegionViTDistilled"]
@@ -50,24 +45,19 @@ class RegionHost(Budgeted, VisionTransformer):
         options = {"is_causal": True} if is_causal else {}  # older timm does not know this
         return super().forward_features(x, attn_mask=attn_mask, **options)
 
-    def features_of(
+    def entered(
         self,
-        x: Float[Tensor, "B C H W"],
+        images: Float[Tensor, "B C H W"],
         regions: Regions,
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
-    ) -> Float[Tensor, "B prefix+N D"]:
-        """`forward_features` of regions that are known; the padding is masked."""
+    ) -> Entered:
+        """The tokens of regions that are known, at the first block; the padding is masked."""
         attn_mask = self.padded_mask(attn_mask, regions, is_causal)
-        tokens = self._enter(x, regions)
-        for block in self.blocks:
-            tokens = self._run_block(block, tokens, attn_mask, is_causal)
-        return self.norm(tokens)
-
-    def _enter(self, images: Tensor, regions: Regions) -> Tensor:
-        """What the first block receives."""
         tokens = self._pos_embed(self.patch_embed.embed(images, regions))
-        return self.norm_pre(self.patch_drop(tokens))
+        run = partial(self._run_block, attn_mask=attn_mask, is_causal=is_causal)
+        blocks = [partial(run, block) for block in self.blocks]
+        return Entered(self.norm_pre(self.patch_drop(tokens)), blocks)
 
     def no_weight_decay(self) -> set[str]:
         """timm's set, with the positions under their new name."""
@@ -94,30 +84,21 @@ class RegionHost(Budgeted, VisionTransformer):
         Raises:
             ValueError: If `output_fmt` is neither "NCHW" nor "NLC".
         """
-        check_output_fmt(output_fmt)
-        regions = self.patch_embed.regions(x)
-        attn_mask = self.padded_mask(attn_mask, regions, is_causal)
-        taken, last = feature_take_indices(len(self.blocks), indices)
-        tokens = self._enter(x, regions)
-        blocks = self.blocks[: last + 1] if stop_early else self.blocks
-        found = []
-        for index, block in enumerate(blocks):
-            tokens = self._run_block(block, tokens, attn_mask, is_causal)
-            if index in taken:
-                found.append(self.norm(tokens) if norm else tokens)
-        maps, prefixes = laid_out(
-            found,
-            regions,
-            self.patch_embed.dynamic_feat_size((x.shape[-2], x.shape[-1])),
-            num_prefix=self.num_prefix_tokens,
+        final, maps, prefixes = self.intermediates_of(
+            x,
+            indices,
+            norm=norm,
+            stop_early=stop_early,
             output_fmt=output_fmt,
             with_prefix=return_prefix_tokens,
+            intermediates_only=intermediates_only,
+            attn_mask=attn_mask,
+            is_causal=is_causal,
         )
-        final = None if intermediates_only else self.norm(tokens)
         return as_dict(final, maps, prefixes) if output_dict else as_tuple(final, maps, prefixes)
 
     def _run_block(
-        self, block: Any, tokens: Tensor, attn_mask: Tensor | None, is_causal: bool
+        self, block: Any, tokens: Tensor, *, attn_mask: Tensor | None, is_causal: bool
     ) -> Tensor:
         options: dict[str, Any] = {} if attn_mask is None else {"attn_mask": attn_mask}
         if is_causal:  # blocks of older timm do not know this option

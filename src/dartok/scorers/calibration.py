@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from dartok.core.budget import AutoBudget
 from dartok.core.modes import in_eval_mode
-from dartok.core.tokenizer import Tokenizer, check_images
+from dartok.core.scoring import Scored, check_images
+from dartok.core.tokenizer import Tokenizer
 from dartok.scorers.features import FeatureScorer
 
 __all__ = ["calibrate", "calibrate_num_tokens"]
@@ -41,7 +42,7 @@ def calibrate(model: nn.Module, images: Pictures) -> None:
     """
     scorers = [module for module in model.modules() if isinstance(module, FeatureScorer)]
     if not scorers:
-        if not any(isinstance(module, Tokenizer) for module in model.modules()):
+        if not any(isinstance(module, Scored) for module in model.modules()):
             raise ValueError(
                 f"model must hold a dartok tokenizer or scorer, got {type(model).__name__}"
             )

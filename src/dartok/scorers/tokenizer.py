@@ -33,6 +33,10 @@ class RegionTokenizer(Tokenizer):
         partition: "flow" or "grid".
         sampling: "centred" or "corner".
         oversample: Samples averaged per patch pixel and axis.
+        antialias: Whether regions of more pixels than samples are averaged.
+        size_embedding: Whether a token is told how large its region is (see `SizeEmbedding`).
+        min_region: Least height and width of any region, as a share of the picture's; None for any.
+        max_region: Largest, likewise.
         strength: From 0, the fixed grid, to 1, the full method.
     Raises:
         ValueError: As `Tokenizer` and `create_scorer`.
@@ -57,6 +61,10 @@ class RegionTokenizer(Tokenizer):
         partition: PartitionName = "flow",
         sampling: SamplingName = "centred",
         oversample: int = 1,
+        antialias: bool = False,
+        size_embedding: bool = False,
+        min_region: float | None = None,
+        max_region: float | None = None,
         strength: float = 1.0,
     ) -> None:
         positions = None
@@ -71,6 +79,10 @@ class RegionTokenizer(Tokenizer):
             partition=partition,
             sampling=sampling,
             oversample=oversample,
+            antialias=antialias,
+            size_embedding=size_embedding,
+            min_region=min_region,
+            max_region=max_region,
             strength=strength,
         )
 

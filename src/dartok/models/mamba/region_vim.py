@@ -1,5 +1,7 @@
 """Vision Mamba on regions. Made by `dartok.adapt` and `dartok.create_model`."""
 
+from collections.abc import Collection
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from dartok.core.regions import Regions
 from dartok.core.steering import Priority, Steering
 from dartok.models.budgeted import in_groups
-from dartok.models.intermediates import laid_out
+from dartok.models.intermediates import RegionBlocks, laid_out
 from dartok.models.mamba.sequence import place_of, with_class_token
 from dartok.models.mamba.vim import Entrance, Vim
 from dartok.models.patch_embed import RegionPatchEmbed
@@ -15,7 +17,7 @@ from dartok.models.patch_embed import RegionPatchEmbed
 __all__ = ["RegionVim"]
 
 
-class RegionVim(Vim):
+class RegionVim(RegionBlocks, Vim):
     """`Vim` whose patches are regions, in the order of the strip: any image, any number of tokens.
 
     `patch_embed` is a `RegionPatchEmbed`, which adds the positions; `pos_embed` is None, and the
@@ -48,11 +50,24 @@ class RegionVim(Vim):
         """All tokens behind the last norm, the class token first; padding is not to be used."""
         return self.features_of(x, self.patch_embed.regions(x))
 
-    def features_of(
+    def features_of(  # type: ignore[override]  # a scan takes no mask
         self, x: Float[Tensor, "B C H W"], regions: Regions
     ) -> Float[Tensor, "B 1+N D"]:
         """`forward_features` of regions that are known."""
         return self._run(self._enter(x, regions), regions.counts)[0]
+
+    def block_tokens(
+        self,
+        images: Float[Tensor, "B C H W"],
+        regions: Regions,
+        blocks: Collection[int],
+        *,
+        norm: bool,
+    ) -> dict[int, Float[Tensor, "B 1+N D"]]:
+        """Tokens behind some blocks, by their numbers from 0, the class token first."""
+        sequence = self._enter(images, regions)
+        _, found = self._run(sequence, regions.counts, taken=blocks, norm=norm, stop=max(blocks))
+        return dict(zip(sorted(blocks), found, strict=True))
 
     def forward_head(self, x: Float[Tensor, "B 1+N D"], pre_logits: bool = False) -> Tensor:
         """Pool the tokens of `forward_features` and classify them.

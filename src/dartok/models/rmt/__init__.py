@@ -1,0 +1,1 @@
+"""RMT: a hierarchical vision transformer whose attention decays with distance."""
