@@ -5,6 +5,7 @@ import dataclasses
 from dartok.data.augment import AugmentConfig
 from dartok.data.source_config import DataConfig
 from dartok.tasks.loss_config import LossConfig
+from dartok.tasks.task_config import TaskConfig
 from dartok.train.config import TrainConfig
 from dartok.train.loop_config import LoopConfig
 from dartok.train.model_config import ModelConfig
@@ -12,6 +13,7 @@ from dartok.train.optim_config import OptimConfig
 
 PARTS = {
     "data": DataConfig,
+    "task": TaskConfig,
     "model": ModelConfig,
     "augment": AugmentConfig,
     "loss": LossConfig,

@@ -41,9 +41,20 @@ def test_blocks_are_run_unless_a_remark_stands_before_them():
     assert python_of(text) == "a = 1\n"
 
 
-@pytest.mark.parametrize("name", ["budgets.md", "mamba.md", "steering.md"])
+@pytest.mark.parametrize(
+    "name", ["budgets.md", "grid.md", "mamba.md", "rmt.md", "sampling.md", "steering.md"]
+)
 def test_the_python_of_a_page_runs(name, tmp_path, monkeypatch):
     run(name, tmp_path, monkeypatch)
+
+
+def test_the_python_of_the_page_on_dense_features_runs(tmp_path, monkeypatch):
+    pytest.importorskip("segmentation_models_pytorch")
+    run("dense_features.md", tmp_path, monkeypatch)
+
+
+def test_the_python_of_the_page_on_segmentation_runs(tmp_path, monkeypatch):
+    run("segmentation.md", tmp_path, monkeypatch)
 
 
 @pytest.mark.slow

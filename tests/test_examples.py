@@ -160,3 +160,16 @@ def test_counts_rise_from_flat_to_busy_around_the_mean(tmp_path, capsys):
     flat, _, busy = (np.asarray(picture) for picture in columns(tmp_path / "counts.png", 3))
     lines = [int((picture == AMBER).all(-1).sum()) for picture in (flat, busy)]
     assert 0 < lines[0] < lines[1]
+
+
+def test_the_warp_enlarges_the_face_and_lays_it_back_sharper(tmp_path, capsys):
+    pytest.importorskip("skimage")
+    printed = run("grid_warp", capsys, "--out", tmp_path)
+    rows = numbers(r"fills ([\d.]+) %, its box comes back to ([\d.e+-]+) px", printed)
+    assert all(error < 1e-4 for _, error in rows)
+    even, warped, steered = (share for share, _ in rows)
+    assert even < warped < steered
+    sharpness = numbers(r": ([\d.]+) dB in the face, ([\d.]+) dB in the whole", printed)
+    assert sharpness[2][0] > sharpness[0][0] + 1  # at the expense of the rest
+    cells, warped_picture, _ = columns(tmp_path / "grid.png", 3)
+    assert ImageChops.difference(cells, warped_picture).getbbox()

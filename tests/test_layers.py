@@ -30,8 +30,9 @@ PACKAGES = {
     "core": TENSORS,
     "scorers": VISION,
     "models": VISION
-    | {"huggingface_hub", "mamba_ssm", "onnx", "onnxruntime", "transformers", "triton"},
-    "tasks": VISION,
+    | {"huggingface_hub", "mamba_ssm", "onnx", "onnxruntime", "segmentation_models_pytorch"}
+    | {"transformers", "triton"},
+    "tasks": VISION | {"segmentation_models_pytorch", "torchmetrics"},
     "data": VISION
     | {"PIL", "braceexpand", "datasets", "pyarrow", "skimage", "sklearn", "webdataset"},
     "train": VISION

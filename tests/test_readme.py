@@ -33,7 +33,7 @@ def test_every_model_has_its_parameters_in_the_table(capsys):
     expected = {
         e["name"]: f"{e['parameters'] / 1e6:.2f}" for e in json.loads(capsys.readouterr().out)
     }
-    found = re.findall(r"^\| `(\w+)` \| [\dx grid]+ \| ([\d.]+) M \|", TEXT, re.MULTILINE)
+    found = re.findall(r"^\| `(\w+)` \| [\dx gridcels]+ \| ([\d.]+) M \|", TEXT, re.MULTILINE)
     assert dict(found) == expected
 
 

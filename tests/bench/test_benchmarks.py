@@ -31,6 +31,21 @@ def test_the_speed_script_prints_every_limit():
     assert "float32" in done.stdout.splitlines()[0]
 
 
+def test_the_sampling_script_finds_means_exact_and_points_not():
+    done = run_script("sampling.py", "--sizes", "256", "448", "--rounds", "1", "--clock", "cpu")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()[2:]]
+    assert [line[2] for line in lines[:4]] == [
+        "points",
+        "oversample=2",
+        "oversample=4",
+        "antialias",
+    ]
+    plate = [float(line[3]) for line in lines[4:]]
+    assert plate[0] > plate[1] > plate[2] > 0.01
+    assert plate[3] < 1e-4
+
+
 @pytest.mark.refuses
 def test_the_speed_script_refuses_an_option_it_does_not_know():
     assert run_script("speed_cpu.py", "--turns", "3").returncode == 2

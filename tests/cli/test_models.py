@@ -19,6 +19,10 @@ def test_every_model_has_a_line_with_its_numbers(dartok):
     assert " ".join(lines["vim_tiny_stride8"][4:]) == (
         "Vim-Ti+, fixed grid, 224 px, a patch every 8 px"
     )
+    assert lines["rmt_t3"][:4] == ["-", "-", "14.33", "M"]
+    assert " ".join(lines["darmt_s"]) == (
+        "196 14 31.10 M RMT-S behind an image reshaper, efficientnet_b0, 448 px"
+    )
     assert " ".join(lines["videomamba_middle"][4:]) == "VideoMamba-M, fixed grid, 224 px"
     assert "on vim_* and videomamba_* of stride 16." in out
 
@@ -31,6 +35,8 @@ def test_json_holds_the_same(dartok):
     assert parameters["darvit_sm"] == pytest.approx(24.10e6, rel=0.01)
     assert parameters["vim_small"] == pytest.approx(25.80e6, abs=0.005e6)
     assert parameters["videomamba_middle"] == pytest.approx(74.22e6, abs=0.005e6)
+    assert (parameters["darmt_s"], parameters["darmt_l6"]) == (31_097_861, 99_595_485)
+    assert next(entry for entry in entries if entry["name"] == "rmt_s")["tokens"] is None
     assert parameters["darvim_tiny"] == parameters["darvim_tiny_2seq"] == 8_186_280 - 192
 
 
@@ -49,7 +55,7 @@ def test_models_of_one_layout_are_built_once_and_without_weights(dartok, monkeyp
     command._num_parameters.cache_clear()
     monkeypatch.setattr(named, "build_named", counted)
     dartok("models")
-    assert len(built) == len(set(built)) == 13
+    assert len(built) == len(set(built)) == 19
 
 
 @pytest.mark.parametrize("pattern", ["vit_tin", "*vit_tin*", "darvit_tin*"])

@@ -45,6 +45,25 @@ def test_a_number_of_tokens_adapts_the_host_at_the_largest_of_the_range():
     assert model.train()(torch.randn(2, 3, 90, 64)).shape == (2, 5)
 
 
+def test_means_and_bounds_are_options_of_an_adapted_model():
+    model = built(num_tokens="30..40", antialias=True, min_region=0.1, max_region=0.25)
+    assert (model.patch_embed.antialias, tuple(model.patch_embed.bounds)) == (True, (0.1, 0.25))
+    recipe = recipe_of(ModelConfig(model="test_vit", num_tokens="30"), num_classes=5, image_px=None)
+    assert not {"antialias", "min_region", "max_region"} & set(recipe.args)
+
+
+@pytest.mark.refuses
+def test_bounds_that_some_number_of_a_range_cannot_keep_are_refused():
+    message = "max_region must be at least 0.3334 for 9 regions in 3 rows, got 0.25"
+    with pytest.raises(ValueError, match=message):
+        built(num_tokens="9..40", max_region=0.25)
+    for settings in ({}, {"model": "darvit_tiny", "num_tokens": "49"}):
+        with pytest.raises(ValueError, match="min-region and max-region need an adapted model"):
+            ModelConfig(**settings, antialias=True)
+    with pytest.raises(ValueError, match="max_region must be above 0 and at most 1"):
+        ModelConfig(num_tokens="49", max_region=3.0)
+
+
 def test_an_authors_model_keeps_its_own_number_unless_another_is_given():
     config = ModelConfig(model="darvit_tiny_121p")
     assert recipe_of(config, num_classes=5, image_px=64) == ("darvit_tiny_121p", {"num_classes": 5})
@@ -114,6 +133,19 @@ def test_what_is_not_to_learn_is_frozen(parts, learning):
     model = built(num_tokens="9", parts=parts)
     assert learners(model) == learning
     assert learners(built(num_tokens="9")) > learning
+
+
+def test_an_rmt_is_trained_as_it_is_or_behind_its_reshaper():
+    recipe = recipe_of(ModelConfig(model="rmt_t3"), num_classes=5, image_px=96)
+    assert recipe == ("rmt_t3", {"num_classes": 5})  # takes any size
+    recipe = recipe_of(ModelConfig(model="darmt_s"), num_classes=5, image_px=224)
+    assert recipe == ("darmt_s", {"num_classes": 5, "img_size": 224})
+    assert learners(built(model="rmt_t3", parts="head")) == {"head"}
+    with refused("model darmt_s takes no num-tokens, got 9; drop it"):
+        built(model="darmt_s", num_tokens="9")
+    model = built(model="rmt_t3", image_px=75)
+    assert pixels_of(model, 75).size_px == 75
+    assert pixels_of(built(model="darmt_s", image_px=224), None).size_px == 448
 
 
 def test_parts_of_a_vision_mamba_can_be_chosen():
@@ -187,7 +219,7 @@ def test_parts_that_the_model_does_not_have_are_refused():
         built(parts="tokenizer")
     with pytest.raises(ValueError, match="parts tokenizer needs regions; give --num-tokens too"):
         built(model="vim_tiny", parts="tokenizer")
-    with refused("parts head needs a timm ViT or a Vision Mamba, got ResNet; give all"):
+    with refused("parts head needs a timm ViT, a Vision Mamba or an RMT, got a ResNet; give all"):
         built(model="test_resnet", parts="head")
     choose_parts(timm.create_model("test_resnet"), "all")
 

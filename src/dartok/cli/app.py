@@ -33,6 +33,7 @@ app = App(
 )
 for _command in (demo, show, models, convert, env):
     app.command(_command)
+app.command("dartok.cli.audit:audit")
 app.command("dartok.cli.evaluate:evaluate", name="eval")
 app.command("dartok.cli.export:export")
 app.command("dartok.cli.predict:predict")

@@ -21,6 +21,7 @@ _PAPER_PX = 448
 _PAPER_CROP_SHARE = 0.875
 """The authors resize the shorter side to 448 / 0.875 = 512 pixels and crop the middle."""
 _PAPER_INTERPOLATION = "bicubic"
+_IOU = "iou/"
 
 
 @Parameter(name="*")
@@ -56,6 +57,8 @@ class EvalConfig:
     paper: bool = False
     """Also measure as the authors do: shorter side resized to 512 px (bicubic), middle 448 px, and
     score maps standardised over the batch, of --batch-size pictures; theirs is that of training."""
+    windows: bool = False
+    """Tell the classes of pixels through overlapping windows, instead of the whole picture."""
     per_image: Path | None = None
     """Parquet file to write, one row per picture: name, label, prediction, confidence, loss."""
     json: bool = False
@@ -114,13 +117,14 @@ def evaluate(
     *,
     config: EvalConfig = EvalConfig(),
 ) -> None:
-    """Measure a trained model on labelled pictures, such as a folder of class folders.
+    """Measure a trained model on labelled pictures: a folder of class folders, or label maps.
 
     Every readable picture counts once, also with several processes (torchrun ... -m dartok eval).
 
     Args:
         model: Folder of the model, such as best/ of a run.
-        data: The pictures, named as --data of dartok train: a folder, Parquet files, shards, ...
+        data: The pictures, named as --data of dartok train: a folder, Parquet files, shards, ...;
+            for a model of segmentation a data set of label maps, or one of its splits, ROOT:SPLIT.
         config: How it is evaluated.
     """
     from dartok.train.assess import assess
@@ -136,13 +140,17 @@ def evaluate(
             precision=config.precision,
             world=world,
             per_image=config.per_image,
+            windows=config.windows,
         )
         if not world.is_main:
             return
     if config.json:
         say(json_module.dumps(results))
         return
-    _print_table(results, all_columns=config.paper)
+    if "miou" in results[0]:
+        _print_maps(results)
+    else:
+        _print_table(results, all_columns=config.paper)
 
 
 def _print_table(results: list["Row"], *, all_columns: bool) -> None:
@@ -154,6 +162,26 @@ def _print_table(results: list["Row"], *, all_columns: bool) -> None:
         first = (str(row["protocol"]), str(row["batch_size"])) if all_columns else ()
         table.add_row(*first, *_cells(row))
     print_table(table)
+
+
+def _print_maps(results: list["Row"]) -> None:
+    """Measures of all classes, then those of each."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("tokens", "mIoU", "pixels right", "mean class", "loss", "pictures"):
+        table.add_column(name, justify="right")
+    for row in results:
+        shares = [f"{row[name]:.2%}" for name in ("miou", "pixel_accuracy", "mean_class_accuracy")]
+        numbers = [f"{row['loss']:.3f}", f"{row['images']:.0f}"]
+        table.add_row(f"{row['num_tokens']:.0f}", *shares, *numbers)
+    print_table(table)
+    say("")
+    of_class = Table(box=None, pad_edge=False)
+    of_class.add_column("class")
+    for row in results:
+        of_class.add_column(f"IoU at {row['num_tokens']:.0f}", justify="right")
+    for name in (name for name in results[0] if name.startswith(_IOU)):
+        of_class.add_row(name.removeprefix(_IOU), *(f"{row[name]:.2%}" for row in results))
+    print_table(of_class)
 
 
 def _cells(row: "Row") -> list[str]:

@@ -22,8 +22,8 @@ class ModelEntry(TypedDict):
     """One line of the table."""
 
     name: str
-    tokens: int
-    rows: int
+    tokens: int | None
+    rows: int | None
     parameters: int
     summary: str
 
@@ -46,7 +46,8 @@ def models(pattern: str = "*", /, *, json: bool = False) -> None:
     table.add_column("what it is")
     for entry in entries:
         millions = f"{entry['parameters'] / 1e6:.2f} M"
-        counts = (str(entry["tokens"]), str(entry["rows"]), millions)
+        tokens, rows = (str(entry["tokens"] or "-"), str(entry["rows"] or "-"))
+        counts = (tokens, rows, millions)
         table.add_row(f"[bold]{entry['name']}[/bold]", *counts, entry["summary"])
     print_table(table)
     say("dartok.adapt puts regions on any ViT of timm, and on vim_* and videomamba_* of stride 16.")
@@ -66,14 +67,16 @@ def _names(pattern: str) -> list[str]:
 
 def _entry(name: str) -> ModelEntry:
     from dartok.core.partition import default_num_rows
-    from dartok.models.presets import PRESETS, VimPreset
+    from dartok.models.presets import PRESETS, RmtPreset, VimPreset
 
     preset = PRESETS[name]
-    layout = preset if isinstance(preset, VimPreset) else replace(preset, num_tokens=196)
+    layout: Preset = preset
+    if not isinstance(preset, VimPreset | RmtPreset):
+        layout = replace(preset, num_tokens=196)
     return {
         "name": name,
         "tokens": preset.num_tokens,
-        "rows": default_num_rows(preset.num_tokens, 1, 1),
+        "rows": preset.num_tokens and default_num_rows(preset.num_tokens, 1, 1),
         "parameters": _num_parameters(layout),
         "summary": preset.summary,
     }

@@ -28,15 +28,18 @@ class PredictConfig:
 
     out: Path | None = None
     """Folder for pictures of the regions, NAME.regions.png, with a number where names repeat; none
-    are drawn without it."""
+    are drawn without it. A model of segmentation also writes NAME.mask.png, whose numbers are the
+    classes, and NAME.overlay.png, the mask over the picture."""
     top: int = 1
-    """Classes named for each picture."""
+    """Classes named for each picture; of segmentation, with their share of the pixels."""
     json: bool = False
     """Print one JSON object per picture."""
     num_tokens: int | None = None
     """Regions per picture; by default the model's own."""
     image_px: int | None = None
     """Side that pictures are resized and cropped to; by default the model's own."""
+    windows: bool = False
+    """With a model of segmentation: look through overlapping windows, not at the whole picture."""
     batch_size: int = 16
     """Pictures per forward pass."""
     image_column: str = "image"
@@ -70,7 +73,7 @@ def predict(
     *,
     config: PredictConfig = PredictConfig(),
 ) -> None:
-    """Name the classes of pictures, one line for each.
+    """Name the classes of pictures, one line for each; of segmentation, paint those of the pixels.
 
     A damaged picture is named on the error stream and skipped; the exit code is then 1.
 
@@ -93,6 +96,14 @@ def predict(
     )
     parts = list_parts(find_pictures(images), column=job.column)
     package = load_model(job)  # also with Ray: what is wrong with it is better said here
+    if package.colours is not None:
+        from dartok.cli.masks import paint_pictures
+
+        if paint_pictures(package, parts, config):
+            raise SystemExit(1)
+        return
+    if config.windows:
+        raise ValueError("windows needs a model of segmentation, got a classifier; drop --windows")
     found = (
         _by_ray(job, parts, config)
         if config.engine == "ray"

@@ -1,4 +1,4 @@
-"""`dartok train`: train or fine-tune a classifier on pictures in folders."""
+"""`dartok train`: train or fine-tune a model on labelled pictures."""
 
 from typing import Annotated
 
@@ -8,6 +8,7 @@ from dartok.cli.console import say
 from dartok.data.augment import AugmentConfig
 from dartok.data.source_config import DataConfig
 from dartok.tasks.loss_config import LossConfig
+from dartok.tasks.task_config import TaskConfig
 from dartok.train.config import TrainConfig
 from dartok.train.loop_config import LoopConfig
 from dartok.train.model_config import ModelConfig
@@ -17,6 +18,7 @@ __all__ = ["train"]
 
 
 _MODEL, _AUGMENT, _LOSS, _OPTIM = ModelConfig(), AugmentConfig(), LossConfig(), OptimConfig()
+_TASK = TaskConfig()
 
 
 def _part(title: str, place: int) -> Parameter:
@@ -27,12 +29,13 @@ def train(
     *,
     data: Annotated[DataConfig, _part("Data", 1)],
     loop: Annotated[LoopConfig, _part("Run", 2)],
-    model: Annotated[ModelConfig, _part("Model", 3)] = _MODEL,
-    augment: Annotated[AugmentConfig, _part("Augmentation", 4)] = _AUGMENT,
-    loss: Annotated[LossConfig, _part("Loss", 5)] = _LOSS,
-    optim: Annotated[OptimConfig, _part("Optimisation", 6)] = _OPTIM,
+    task: Annotated[TaskConfig, _part("Task", 3)] = _TASK,
+    model: Annotated[ModelConfig, _part("Model", 4)] = _MODEL,
+    augment: Annotated[AugmentConfig, _part("Augmentation", 5)] = _AUGMENT,
+    loss: Annotated[LossConfig, _part("Loss", 6)] = _LOSS,
+    optim: Annotated[OptimConfig, _part("Optimisation", 7)] = _OPTIM,
 ) -> None:
-    """Train or fine-tune a classifier on a folder with one folder of pictures per class.
+    """Train or fine-tune on a folder with one folder of pictures per class, or on label maps.
 
     Settings come from --config FILE.toml, where a line `flag = value` stands for --flag value, and
     from the command line, which goes before the file. The run's folder --out holds config.toml,
@@ -40,7 +43,9 @@ def train(
     local-dir:OUT/best. Start several processes by
     torchrun --nproc-per-node 2 -m dartok train ...
     """
-    config = TrainConfig(data=data, model=model, augment=augment, loss=loss, optim=optim, loop=loop)
+    config = TrainConfig(
+        data=data, task=task, model=model, augment=augment, loss=loss, optim=optim, loop=loop
+    )
     from dartok.cli.training import Display
     from dartok.train.run import Run
     from dartok.train.world import start_world

@@ -89,11 +89,19 @@ class Display:
         self._last = result
         measures = result.measures
         best = ", the best so far" if result.is_best else ""
-        say(
-            f"step {result.step}: top-1 {measures['top1']:.2%}, top-5 {measures['top5']:.2%}, "
-            f"loss {measures['loss']:.3f}, calibration error {measures['ece']:.3f} "
-            f"({measures['images']:.0f} images){best}"
+        say(f"step {result.step}: {_summary(measures)} ({measures['images']:.0f} images){best}")
+
+
+def _summary(measures: dict[str, float]) -> str:
+    if "miou" in measures:
+        return (
+            f"mIoU {measures['miou']:.2%}, pixels right {measures['pixel_accuracy']:.2%}, "
+            f"mean class {measures['mean_class_accuracy']:.2%}, loss {measures['loss']:.3f}"
         )
+    return (
+        f"top-1 {measures['top1']:.2%}, top-5 {measures['top5']:.2%}, "
+        f"loss {measures['loss']:.3f}, calibration error {measures['ece']:.3f}"
+    )
 
 
 def _smooth(before: float, now: float) -> float:

@@ -10,7 +10,7 @@ class PixelConfig:
     """What a model expects of its pixels."""
 
     size_px: int
-    """Side of the square picture."""
+    """Height of the picture, and its width unless `width_px` says otherwise."""
     mean: tuple[float, float, float]
     """Subtracted from red, green and blue in [0, 1]."""
     std: tuple[float, float, float]
@@ -18,7 +18,10 @@ class PixelConfig:
     interpolation: str = "bicubic"
     """How pictures are resized."""
     crop_share: float = 0.875
-    """For evaluation the shorter side is resized to `size_px / crop_share`, then cropped."""
+    """For evaluation the shorter side is resized to `size_px / crop_share`, then cropped; pictures
+    with label maps are not cropped."""
+    width_px: int | None = None
+    """Width of pictures with label maps, where it is not their height."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,18 +1,26 @@
 """Batches of any source, whether it is read by index or as a stream."""
 
 from collections.abc import Iterator
+from typing import cast
 
 from dartok.data.loading import eval_batches, train_batches
 from dartok.data.order import TrainOrder, share_of_rank
-from dartok.data.samples import AnySource, Batch, ShardedSource, Transform
+from dartok.data.samples import (
+    AnySource,
+    Batch,
+    LabelledTransform,
+    PictureSource,
+    ShardedSource,
+    Transform,
+)
 from dartok.data.streaming import eval_stream, train_stream
 
 __all__ = ["eval_feed", "train_feed"]
 
 
 def train_feed(
-    source: AnySource,
-    transform: Transform,
+    source: AnySource | PictureSource,
+    transform: Transform | LabelledTransform,
     order: TrainOrder,
     start: int,
     stop: int,
@@ -42,7 +50,7 @@ def train_feed(
     if isinstance(source, ShardedSource):
         return train_stream(
             source,
-            transform,
+            cast(Transform, transform),  # label maps come by index only
             order,
             start,
             stop,
@@ -57,8 +65,8 @@ def train_feed(
 
 
 def eval_feed(
-    source: AnySource,
-    transform: Transform,
+    source: AnySource | PictureSource,
+    transform: Transform | LabelledTransform,
     batch_size: int,
     *,
     rank: int = 0,
@@ -74,7 +82,7 @@ def eval_feed(
     if isinstance(source, ShardedSource):
         return eval_stream(
             source,
-            transform,
+            cast(Transform, transform),
             batch_size,
             rank=rank,
             world_size=world_size,

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-__all__ = ["decode_image", "load_image", "open_image"]
+__all__ = ["decode_image", "load_image", "open_image", "open_stored"]
 
 _DECODING_ERRORS = (
     OSError,  # also PIL.UnidentifiedImageError, and what Pillow raises for truncated files
@@ -76,6 +76,20 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         ValueError: image cat/1.jpg cannot be read (not an image format that Pillow knows); ...
     """
     return _in_8_bits(_decode(BytesIO(data), name), name)
+
+
+def open_stored(path: str | Path) -> Image.Image:
+    """An image file in the mode it is stored in, upright: the numbers of a label map are kept.
+
+    Raises:
+        ValueError: If the file is missing, not an image, damaged, or too large to be decoded.
+    Example:
+        >>> open_stored("missing.png")
+        Traceback (most recent call last):
+        ValueError: image missing.png does not exist; check the path
+    """
+    path = _existing_file(path)
+    return _decode(path, str(path))
 
 
 def _existing_file(path: str | Path) -> Path:

@@ -8,19 +8,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL.Image import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dartok.data.items import NUM_STAND_INS, Item, collate
 from dartok.data.order import Draw
-from dartok.data.samples import BadSample, Batch, Source, Transform
+from dartok.data.samples import (
+    BadSample,
+    Batch,
+    Labelled,
+    LabelledTransform,
+    PictureSource,
+    Source,
+    Transform,
+)
 
 __all__ = ["BadSamples", "eval_batches", "seeded", "train_batches"]
 
 
 def train_batches(
-    source: Source,
-    transform: Transform,
+    source: PictureSource,
+    transform: Transform | LabelledTransform,
     draws: Iterable[list[Draw]],
     *,
     seed: int,
@@ -55,8 +63,8 @@ def train_batches(
 
 
 def eval_batches(
-    source: Source,
-    transform: Transform,
+    source: PictureSource,
+    transform: Transform | LabelledTransform,
     indices: range,
     batch_size: int,
     *,
@@ -133,7 +141,9 @@ def seeded(*key: int, device: torch.device | None = None) -> Iterator[None]:
 
 
 class _TrainItems(Dataset[Item]):
-    def __init__(self, source: Source, transform: Transform, seed: int) -> None:
+    def __init__(
+        self, source: PictureSource, transform: Transform | LabelledTransform, seed: int
+    ) -> None:
         self.source, self.transform, self.seed = source, transform, seed
 
     def __getitem__(self, draw: Draw) -> Item:
@@ -144,23 +154,35 @@ class _TrainItems(Dataset[Item]):
             image = _read(self.source, index, bad)
             if image is not None:
                 with seeded(self.seed, draw.epoch, index, draw.repeat):
-                    tensor = self.transform(image)
-                return Item(tensor, self.source.label(index), "", tuple(bad))
-        return Item(None, self.source.label(draw.sample), "", tuple(bad))
+                    made = self.transform(image)
+                return _item(self.source, index, made, "", bad)
+        return Item(None, 0, "", tuple(bad))
 
 
 class _EvalItems(Dataset[Item]):
-    def __init__(self, source: Source, transform: Transform) -> None:
+    def __init__(self, source: PictureSource, transform: Transform | LabelledTransform) -> None:
         self.source, self.transform = source, transform
 
     def __getitem__(self, index: int) -> Item:
         bad: list[BadSample] = []
         image = _read(self.source, index, bad)
-        tensor = None if image is None else self.transform(image)
-        return Item(tensor, self.source.label(index), self.source.name(index), tuple(bad))
+        name = self.source.name(index)
+        if image is None:
+            return Item(None, 0, name, tuple(bad))
+        return _item(self.source, index, self.transform(image), name, bad)
 
 
-def _read(source: Source, index: int, bad: list[BadSample]) -> Image | None:
+def _item(
+    source: PictureSource, index: int, made: Tensor | Labelled, name: str, bad: list[BadSample]
+) -> Item:
+    """Labels are what came out of the transform, if they are maps, or what the source notes."""
+    if isinstance(made, Labelled):
+        return Item(made.image, made.labels, name, tuple(bad))
+    assert isinstance(source, Source)
+    return Item(made, source.label(index), name, tuple(bad))
+
+
+def _read(source: PictureSource, index: int, bad: list[BadSample]) -> Any:
     try:
         return source.load(index)
     except ValueError as error:

@@ -1,7 +1,7 @@
 """What a source of labelled pictures is: read one by one in any order, or shard by shard."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +12,9 @@ __all__ = [
     "AnySource",
     "BadSample",
     "Batch",
+    "Labelled",
+    "LabelledTransform",
+    "PictureSource",
     "RawSample",
     "ShardedSource",
     "Source",
@@ -23,8 +26,21 @@ Transform = Callable[[Image], Tensor]
 """A picture as the model expects it: `(3, H, W)`, normalised."""
 
 
-class Source(Protocol):
-    """Labelled pictures that can be read in any order."""
+class Labelled(NamedTuple):
+    """A picture with the class of each of its pixels, as tensors."""
+
+    image: Float[Tensor, "3 H W"]
+    """As the model expects it."""
+    labels: Int[Tensor, "height width"]
+    """Of the same picture; for evaluation at its own size, not at the model's."""
+
+
+LabelledTransform = Callable[[Any], Labelled]
+"""What a source of label maps loads, as the model expects it."""
+
+
+class PictureSource(Protocol):
+    """Pictures that can be read in any order."""
 
     class_names: tuple[str, ...]
     """Name of each class; a label is an index into them."""
@@ -32,11 +48,19 @@ class Source(Protocol):
     def __len__(self) -> int:
         """Number of pictures."""
 
-    def label(self, index: int) -> int:
-        """Class of a picture, without reading it."""
-
     def name(self, index: int) -> str:
         """What to call a picture in a message: its path, where it has one."""
+
+    def load(self, index: int) -> Any:
+        """Read a picture, with its labels where they are maps; ValueError if it is damaged."""
+
+
+@runtime_checkable
+class Source(PictureSource, Protocol):
+    """Pictures that each have one label."""
+
+    def label(self, index: int) -> int:
+        """Class of a picture, without reading it."""
 
     def load(self, index: int) -> Image:
         """Read a picture; ValueError if it is damaged."""
@@ -84,8 +108,8 @@ class Batch(NamedTuple):
     """Images, normalised as the model expects, and their classes."""
 
     images: Float[Tensor, "B C H W"]
-    labels: Int[Tensor, "B"] | Float[Tensor, "B classes"]
-    """Classes, or after mixing their shares."""
+    labels: Int[Tensor, "B"] | Float[Tensor, "B classes"] | Int[Tensor, "B H W"]
+    """Classes, after mixing their shares; or those of the pixels."""
     bad: tuple[BadSample, ...] = ()
     """Pictures that could not be read; another one, or none, stands in for each."""
     names: tuple[str, ...] = ()

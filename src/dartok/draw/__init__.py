@@ -6,10 +6,19 @@ from typing import Any
 
 from dartok.draw.files import save_image
 from dartok.draw.heat import draw_scores, heat_colours
+from dartok.draw.masks import draw_mask, mask_image
 from dartok.draw.outlines import draw
 from dartok.draw.sheet import contact_sheet
 
-__all__ = ["contact_sheet", "draw", "draw_scores", "heat_colours", "save_image"]
+__all__ = [
+    "contact_sheet",
+    "draw",
+    "draw_mask",
+    "draw_scores",
+    "heat_colours",
+    "mask_image",
+    "save_image",
+]
 
 
 class _DrawModule(ModuleType):

@@ -40,11 +40,16 @@ def save_image(image: Image.Image, path: str | Path) -> None:
         ) from error
 
 
+def _keeps_palette(image: Image.Image, path: Path) -> bool:
+    return image.mode == "P" and path.suffix.lower() == ".png"
+
+
 def _write_and_rename(image: Image.Image, path: Path) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with beside.open("wb") as file:
-            image.convert("RGB").save(file, format=_FORMATS[path.suffix.lower()], quality=_QUALITY)
+            kept = image if _keeps_palette(image, path) else image.convert("RGB")
+            kept.save(file, format=_FORMATS[path.suffix.lower()], quality=_QUALITY)
         beside.replace(path)
     finally:
         if beside.exists():

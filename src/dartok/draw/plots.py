@@ -19,10 +19,17 @@ __all__ = ["plot_confusion", "plot_curves"]
 _MOST_NAMED = 40
 """Classes whose names fit on the axes."""
 _SMOOTHED_POINTS = 100
+_SHARES = {
+    "eval/top1": "top-1 accuracy",
+    "eval/mean_class_top1": "mean class top-1 accuracy",
+    "eval/miou": "mIoU",
+    "eval/pixel_accuracy": "pixel accuracy",
+}
+"""Measures that are drawn, where they were taken, and their names."""
 
 
 def plot_curves(records: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Loss while training, and loss and accuracy of the evaluations, over the steps.
+    """Loss while training, and loss and accuracy or mIoU of the evaluations, over the steps.
 
     The loss is shown for each step and as a moving mean over a hundredth of them.
 
@@ -43,10 +50,11 @@ def plot_curves(records: Sequence[Mapping[str, float]], path: Path) -> None:
     losses.plot(*_series(records, "eval/loss"), "o-", label="evaluation")
     losses.set(xlabel="step", ylabel="loss / nats")
     losses.legend()
-    for measure, label in (("eval/top1", "top-1"), ("eval/mean_class_top1", "mean class top-1")):
-        steps, values = _series(records, measure)
-        shares.plot(steps, 100 * values, "o-", label=label)
-    shares.set(xlabel="step", ylabel="accuracy / %")
+    for measure, label in _SHARES.items():
+        if any(measure in record for record in records):
+            steps, values = _series(records, measure)
+            shares.plot(steps, 100 * values, "o-", label=label)
+    shares.set(xlabel="step", ylabel="share / %")
     shares.legend()
     _save(figure, path)
 

@@ -61,6 +61,9 @@ class Tally:
         (0.5, 2.0)
     """
 
+    best = "top1"
+    """The measure by which models are compared."""
+
     def __init__(self, *, num_classes: int, device: torch.device | None = None) -> None:
         self.num_classes = num_classes
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)

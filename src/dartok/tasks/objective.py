@@ -11,7 +11,7 @@ from dartok.tasks.distillation import hard_distillation, soft_distillation
 from dartok.tasks.loss_config import LossConfig
 from dartok.tasks.score_map import entropy_penalty, token_penalty
 
-__all__ = ["Objective", "Seen", "objective"]
+__all__ = ["Objective", "Seen", "objective", "score_terms"]
 
 
 class Seen(NamedTuple):
@@ -73,7 +73,7 @@ def objective(config: LossConfig, teacher: nn.Module | None = None) -> Objective
         if teacher is not None:
             taught = _teach(teacher, seen.images, distill_logits)
             found["distill"] = weight * _distillation(config, distill_logits, taught)
-        return found | _score_terms(config, seen.scores)
+        return found | score_terms(config, seen.scores)
 
     return terms
 
@@ -107,7 +107,12 @@ def _distillation(config: LossConfig, student: Tensor, teacher: Tensor) -> Tenso
     return soft_distillation(student, teacher, temperature=config.distill_temperature)
 
 
-def _score_terms(config: LossConfig, scores: Tensor | None) -> dict[str, Tensor]:
+def score_terms(config: LossConfig, scores: Tensor | None) -> dict[str, Tensor]:
+    """The terms of a configuration that look at the score map alone.
+
+    Raises:
+        ValueError: If there are such terms and no scores.
+    """
     wanted = [name for name in ("score_entropy", "token_cost") if getattr(config, name)]
     if not wanted:
         return {}

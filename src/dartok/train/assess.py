@@ -13,12 +13,14 @@ from dartok.data.source_config import DataConfig
 from dartok.data.transforms import eval_transform
 from dartok.models.dials import tokenizer_of
 from dartok.tasks.classification import Tally
+from dartok.tasks.segmentation.segmenter import Segmenter
 from dartok.train.evaluation import evaluate, evaluate_budgets
 from dartok.train.image_results import ImageResults
 from dartok.train.loop_config import Precision
-from dartok.train.package import load_package
+from dartok.train.package import Package, load_package
 from dartok.train.protocols import EvalProtocol, batch_statistics
 from dartok.train.run import choose_precision
+from dartok.train.segmenting import evaluate_maps, open_split
 from dartok.train.sources import source_to_evaluate
 from dartok.train.world import World
 
@@ -38,6 +40,7 @@ def assess(
     precision: Precision,
     world: World,
     per_image: Path | None = None,
+    windows: bool = False,
 ) -> list[Row]:
     """A row for each protocol at each budget.
 
@@ -49,6 +52,7 @@ def assess(
         batch_size: Pictures per forward pass of each process.
         precision: Of the model's arithmetic.
         world: This process among all.
+        windows: Whether label maps are told through overlapping windows.
         per_image: Parquet file to write of every picture (see `ImageResults`); None for none.
     Raises:
         ValueError: If the model or the pictures cannot be read, or the model has no regions to give
@@ -56,6 +60,10 @@ def assess(
     """
     package = load_package(folder)
     model = package.model.to(world.device)
+    if isinstance(model, Segmenter):
+        if per_image is not None or any(protocol.batch_statistics for protocol in protocols):
+            raise ValueError("per-image and paper are for classifiers; drop them")
+        return _of_maps(package, data, budgets, protocols[0], batch_size, precision, world, windows)
     source = source_to_evaluate(data, package.class_names)
     for protocol in protocols:
         protocol.check(model)
@@ -79,6 +87,44 @@ def assess(
     if results is not None:
         results.write(world)
     return [row for rows in of_budget.values() for row in rows]
+
+
+def _of_maps(
+    package: Package,
+    data: DataConfig,
+    budgets: Sequence[int],
+    protocol: EvalProtocol,
+    batch_size: int,
+    precision: Precision,
+    world: World,
+    windows: bool,
+) -> list[Row]:
+    """A row for each budget, with "iou/CLASS" of each class."""
+    source = open_split(data.data, "val")
+    if source.class_names != package.class_names:
+        raise ValueError(
+            f"{data.data} must have the model's {len(package.class_names)} classes, got "
+            f"{len(source.class_names)} that are not they; name the data set it was trained on"
+        )
+
+    def measure() -> Row:
+        tally = evaluate_maps(
+            package.model,
+            source,
+            protocol.pixels(package.model),
+            batch_size=batch_size,
+            bad=BadSamples(num_samples=len(source), max_share=data.max_bad_share),
+            world=world,
+            workers=data.workers,
+            precision=choose_precision(precision, world.device),
+            windows=windows,
+        )
+        ious = {f"iou/{name}": value for name, value in tally.ious().items()}
+        num_tokens = _num_tokens(package.model)
+        return {"num_tokens": num_tokens, "batch_size": batch_size, **tally.measures(), **ious}
+
+    found = evaluate_budgets(package.model, budgets, measure) if budgets else {0: measure()}
+    return list(found.values())
 
 
 def _measure(

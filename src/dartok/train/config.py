@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 
 from dartok.data.augment import AugmentConfig
 from dartok.data.source_config import DataConfig
+from dartok.models.presets import AUTHORS_PRESETS
 from dartok.tasks.loss_config import LossConfig
+from dartok.tasks.task_config import TaskConfig
 from dartok.train.loop_config import LoopConfig
 from dartok.train.model_config import ModelConfig
 from dartok.train.optim_config import OptimConfig
@@ -17,6 +19,7 @@ class TrainConfig:
     """Everything about a run."""
 
     data: DataConfig
+    task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -28,6 +31,26 @@ class TrainConfig:
         if steps is not None and warmup is not None and warmup > steps:
             raise ValueError(f"warmup-steps must be at most --steps {steps}, got {warmup}")
         self.check_pairs(num_processes=1)
+        if self.task.task == "segmentation":
+            self._check_segmentation()
+
+    def _check_segmentation(self) -> None:
+        """Refuse what is for classifiers alone."""
+        refused = {
+            "shard": self.loop.shard,
+            "stream": self.data.stream,
+            "classes": self.data.classes,
+            "num-samples": self.data.num_samples,
+            "val-num-samples": self.data.val_num_samples,
+        }
+        for flag, value in refused.items():
+            if value:
+                raise ValueError(f"{flag} is for --task classification, got {value}; drop --{flag}")
+        if self.model.model in AUTHORS_PRESETS:
+            raise ValueError(
+                f"model {self.model.model} classifies pictures; for --task segmentation give a "
+                "timm ViT or a `vim_*` host"
+            )
 
     def check_pairs(self, *, num_processes: int) -> None:
         """Refuse to mix the pictures of a batch that has an odd number of them.

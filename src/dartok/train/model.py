@@ -9,18 +9,22 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from dartok.core.partition import default_num_rows
+from dartok.core.sides import bounds_of, check_bounds
 from dartok.core.tokenizer import Tokenizer
 from dartok.data.augment import PixelConfig
 from dartok.models.checkpoints import load_checkpoint
 from dartok.models.mamba.vim import Vim
 from dartok.models.named import NamedModel
-from dartok.models.presets import AUTHORS_PRESETS, PRESETS
+from dartok.models.presets import AUTHORS_PRESETS, DARMT_PRESETS, PRESETS, RMT_PRESETS
 from dartok.models.recipes import Recipe
 from dartok.models.registry import ADAPTED
+from dartok.models.rmt.host import RMT
 from dartok.scorers.weights import load_strictly, read_state
+from dartok.tasks.segmentation.segmenter import Segmenter
 from dartok.train.model_config import ModelConfig, Parts
 
-__all__ = ["build_model", "choose_parts", "pixels_of", "ramp_steps", "recipe_of"]
+__all__ = ["build_model", "choose_parts", "pixels_of", "ramp_steps", "recipe_of", "region_args"]
 
 
 def recipe_of(config: ModelConfig, *, num_classes: int, image_px: int | None) -> Recipe:
@@ -41,10 +45,44 @@ def recipe_of(config: ModelConfig, *, num_classes: int, image_px: int | None) ->
         raise ValueError(
             f"model {config.model!r} is unknown; see dartok models and timm.list_models('*vit*')"
         )
+    if budget is not None and config.model in {**RMT_PRESETS, **DARMT_PRESETS}:
+        raise ValueError(f"model {config.model} takes no num-tokens, got {budget}; drop it")
     if budget is None:
-        return Recipe(config.model, args | ({"img_size": image_px} if image_px else {}))
-    args |= {"host": config.model, "num_tokens": budget, "scorer": config.scorer}
-    return Recipe(ADAPTED, args | {"partition": config.partition})
+        fixed = image_px and config.model not in RMT_PRESETS
+        return Recipe(config.model, args | ({"img_size": image_px} if fixed else {}))
+    return Recipe(ADAPTED, args | region_args(config))
+
+
+def region_args(config: ModelConfig) -> dict[str, Any]:
+    """Options of `adapted_host` that put a configuration's regions on its model.
+
+    Raises:
+        ValueError: If the sizes of regions are bounded so that no budget of the run can keep them.
+    """
+    assert config.budget is not None
+    _check_sides(config)
+    args = {
+        "host": config.model,
+        "num_tokens": config.budget.most,
+        "num_rows": config.num_rows,
+        "scorer": config.scorer,
+        "partition": config.partition,
+        "antialias": config.antialias or None,
+        "size_embedding": config.size_embedding or None,
+        "min_region": config.min_region,
+        "max_region": config.max_region,
+    }
+    return {name: value for name, value in args.items() if value is not None}
+
+
+def _check_sides(config: ModelConfig) -> None:
+    """Refuse bounds that a picture as high as wide cannot keep at some number of its tokens."""
+    bounds = bounds_of(config.min_region, config.max_region)
+    if bounds is None or config.budget is None:
+        return
+    for num_tokens in range(config.budget.least, config.budget.most + 1):
+        num_rows = config.num_rows or default_num_rows(num_tokens, 1, 1, kind=config.partition)
+        check_bounds(bounds, num_tokens, num_rows)
 
 
 def build_model(config: ModelConfig, recipe: Recipe) -> nn.Module:
@@ -54,7 +92,7 @@ def build_model(config: ModelConfig, recipe: Recipe) -> nn.Module:
         ValueError: If a model cannot be built from these options, or the file does not fit.
     """
     args: dict[str, Any] = dict(recipe.args)
-    if recipe.name == ADAPTED or recipe.name in AUTHORS_PRESETS:
+    if recipe.name in {ADAPTED, *AUTHORS_PRESETS, *DARMT_PRESETS}:
         args["scorer_weights"] = config.scorer_weights
     if recipe.name == ADAPTED:
         args["host_pretrained"] = config.pretrained
@@ -86,10 +124,10 @@ def choose_parts(model: nn.Module, parts: Parts) -> None:
     """
     if parts == "all":
         return
-    if not isinstance(model, VisionTransformer | Vim):
+    if not isinstance(model, VisionTransformer | Vim | RMT | Segmenter):
         raise ValueError(
-            f"parts {parts} needs a timm ViT or a Vision Mamba, got {type(model).__name__}; "
-            "give all"
+            f"parts {parts} needs a timm ViT, a Vision Mamba or an RMT, got a "
+            f"{type(model).__name__}; give all"
         )
     head: Any = model.get_classifier()
     learners: list[nn.Module] = [*head] if isinstance(head, tuple) else [head]  # distilled: two
@@ -109,7 +147,7 @@ def pixels_of(model: nn.Module, image_px: int | None) -> PixelConfig:
     Raises:
         ValueError: If its fixed grid does not fit that size.
     """
-    embed = getattr(model, "patch_embed", None)
+    embed = getattr(getattr(model, "encoder", model), "patch_embed", None)
     patch_px = embed.patch_size[0] if isinstance(embed, PatchEmbed) else 1
     if image_px is not None and image_px % patch_px and not isinstance(embed, Tokenizer):
         raise ValueError(
@@ -117,8 +155,10 @@ def pixels_of(model: nn.Module, image_px: int | None) -> PixelConfig:
             f"{image_px}; give --num-tokens for regions, which take any size"
         )
     data = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    height, width = data["input_size"][1:]
     return PixelConfig(
-        size_px=image_px or data["input_size"][-1],
+        size_px=image_px or height,
+        width_px=None if image_px or height == width else width,
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
         interpolation=data["interpolation"],

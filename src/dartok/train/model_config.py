@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dartok.core.sides import bounds_of
 from dartok.models.presets import AUTHORS_PRESETS
 from dartok.train.budgets import Budget
 from dartok.train.checks import at_least
@@ -18,16 +19,28 @@ class ModelConfig:
     """What is trained."""
 
     model: str = "deit_tiny_patch16_224"
-    """A timm ViT, a `vim_*` or `videomamba_*` host, or a `darvit_*` or `darvim_*` model."""
+    """A timm ViT, a `vim_*` or `videomamba_*` host, or one of `darvit_*`, `darvim_*`, `rmt_*` and
+    `darmt_*`."""
     num_tokens: str | None = None
     """Regions per picture: a number such as 196, or 49..392 to draw one for each step. Without it a
     timm ViT or a `vim_*` host keeps its fixed grid, and another model its own number."""
+    num_rows: int | None = None
+    """Rows of regions of an adapted timm model; by default as many as make regions about square."""
     scorer: str = "conv"
     """Score net of an adapted timm model; see dartok models."""
     scorer_weights: str | None = None
     """For the score net's backbone: imagenet (may download), or a file."""
     partition: Literal["flow", "grid"] = "flow"
     """How an adapted timm model cuts its regions."""
+    antialias: bool = False
+    """Average the pixels of large regions in place of sampling them at points."""
+    size_embedding: bool = False
+    """Tell each token how large its region is, by what is learnt and 0 at the start."""
+    min_region: float | None = None
+    """Least height and width of any region, as a share of the picture's side."""
+    max_region: float | None = None
+    """Largest height and width of any region, as a share of the picture's side: nothing that is
+    larger lies in one region."""
     pretrained: bool = False
     """Start a timm model from its pretrained weights (may download)."""
     checkpoint: Path | None = None
@@ -48,6 +61,12 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _ = self.budget  # refuses what it cannot read
+        self._check_regions()
+        at_least("num-rows", self.num_rows, 1)
+        if self.num_rows is not None and (self.budget is None or self.num_rows > self.budget.least):
+            raise ValueError(
+                f"num-rows must be at most num-tokens, got {self.num_rows} and {self.num_tokens}"
+            )
         at_least("strength-ramp", self.strength_ramp, 0)
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop-path must be from 0 to below 1, got {self.drop_path}")
@@ -55,3 +74,14 @@ class ModelConfig:
             raise ValueError("strength-ramp needs regions; give --num-tokens too")
         if self.pretrained and self.checkpoint is not None:
             raise ValueError("pretrained and checkpoint exclude each other; drop one")
+
+    def _check_regions(self) -> None:
+        """Refuse options of regions where there are none, or none but the authors'."""
+        bounds = bounds_of(self.min_region, self.max_region)
+        if not (self.antialias or self.size_embedding or bounds):
+            return
+        if self.budget is None or self.model in AUTHORS_PRESETS:
+            raise ValueError(
+                "antialias, size-embedding, min-region and max-region need an adapted model; give "
+                "--num-tokens and a timm ViT or a vim_* host"
+            )

@@ -1,6 +1,7 @@
 """A folder with a model that timm and `dartok` load by `local-dir:`, and that can be shared."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ def save_package(
     pixels: PixelConfig,
     class_names: tuple[str, ...],
     measures: dict[str, float],
+    extras: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model that was built from a recipe into a folder, as `dartok.save_pretrained` does.
 
@@ -37,6 +39,7 @@ def save_package(
         pixels: What the model expects of its pixels.
         class_names: What its outputs mean.
         measures: Such as an evaluation gives.
+        extras: More for `config.json`.
     """
     card = Card(
         name=folder.name,
@@ -49,13 +52,13 @@ def save_package(
     known = model.pretrained_cfg
     assert isinstance(known, dict)
     state = model.state_dict() if state is None else state
-    write_folder(state, folder, card, class_names=class_names, known=known)
+    write_folder(state, folder, card, class_names=class_names, known=known, extras=extras)
 
 
 def _data_config(pixels: PixelConfig) -> dict[str, Any]:
     """The same in timm's words."""
     return {
-        "input_size": (3, pixels.size_px, pixels.size_px),
+        "input_size": (3, pixels.size_px, pixels.width_px or pixels.size_px),
         "crop_pct": pixels.crop_share,
         "interpolation": pixels.interpolation,
         "mean": pixels.mean,
@@ -71,6 +74,8 @@ class Package(NamedTuple):
     pixels: PixelConfig
     class_names: tuple[str, ...]
     """What its outputs mean; numbers where the folder does not say."""
+    colours: tuple[tuple[int, int, int], ...] | None = None
+    """Of the classes, for a model that paints them."""
 
 
 def load_package(folder: Path) -> Package:
@@ -96,4 +101,6 @@ def load_package(folder: Path) -> Package:
         ) from error
     count = config.get("num_classes") or 0
     class_names = tuple(names) if names else tuple(str(number) for number in range(count))
-    return Package(model, pixels_of(model, None), class_names)
+    colours = config.get("label_colours")
+    palette = None if colours is None else tuple((int(r), int(g), int(b)) for r, g, b in colours)
+    return Package(model, pixels_of(model, None), class_names, palette)

@@ -9,33 +9,28 @@ from itertools import islice
 from typing import NamedTuple
 
 import torch
-from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from dartok.core.tokenizer import Tokenizer
 from dartok.data.augment import PixelConfig
 from dartok.data.feed import train_feed
 from dartok.data.loading import BadSamples
 from dartok.data.order import TrainOrder
-from dartok.data.samples import AnySource, Batch, ShardedSource
-from dartok.data.transforms import DeviceTransform, eval_transform, train_transform
+from dartok.data.samples import AnySource, Batch, PictureSource, ShardedSource
+from dartok.data.transforms import DeviceTransform
 from dartok.models.dials import set_num_tokens
-from dartok.tasks.objective import objective
 from dartok.train.acceleration import accelerate
 from dartok.train.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from dartok.train.config import TrainConfig
 from dartok.train.distribution import full_state, share_buffers
-from dartok.train.evaluation import evaluate
+from dartok.train.job import ClassifyingJob, Job
 from dartok.train.learner import Learner, Mix
-from dartok.train.model import build_model, pixels_of, ramp_steps, recipe_of
+from dartok.train.model import ramp_steps
 from dartok.train.monitor import Monitor, Progress
-from dartok.train.objects import tokens_on_object
 from dartok.train.package import save_package
 from dartok.train.record_config import flat, same_run, write_config
 from dartok.train.records import Records
-from dartok.train.sources import eval_source, train_source
-from dartok.train.teacher import build_teacher
+from dartok.train.segmenting import SegmentingJob
 from dartok.train.trackers import Tracker, create_trackers
 from dartok.train.world import World
 
@@ -72,19 +67,19 @@ class Run:
         config, loop = self.config, self.config.loop
         config.check_pairs(num_processes=self.world.size)
         self.checkpoints = loop.out / "checkpoints"
-        self.train_source = train_source(config.data)
-        self.eval_source = eval_source(config.data, self.train_source.class_names)
+        self.job = job_of(config)
+        self.train_source = self.job.train_source()
+        self.eval_source = self.job.eval_source(self.train_source.class_names)
         self.order = self._order()
         self.num_steps = loop.steps or loop.epochs * self.order.steps_per_epoch
         self.precision = choose_precision(loop.precision, self.world.device)
         self.start = self._steps_done()
-        image_px = config.data.image_px
         num_classes = len(self.train_source.class_names)
-        self.recipe = recipe_of(config.model, num_classes=num_classes, image_px=image_px)
+        self.recipe = self.job.recipe(num_classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(loop.seed)  # the first weights
-            model = build_model(config.model, self.recipe)
-        self.pixels: PixelConfig = pixels_of(model, image_px)
+            model = self.job.build(self.recipe)
+        self.pixels: PixelConfig = self.job.pixels(model)
         self.learner = self._learner(model.to(self.world.device), num_classes)
         self._write_record()
 
@@ -181,19 +176,11 @@ class Run:
 
     def _learner(self, model: nn.Module, num_classes: int) -> Learner:
         config, loop, device = self.config, self.config.loop, self.world.device
-        teacher = build_teacher(
-            config.loss,
-            num_classes=num_classes,
-            device=device,
-            mean=self.pixels.mean,
-            std=self.pixels.std,
-        )
-        if teacher is not None and isinstance(model, VisionTransformerDistilled):
-            model.set_distilled_training(True)  # in training, both heads answer
+        goal = self.job.objective(model, self.train_source, self.pixels, device)
         on_device = config.augment.on_device
         return Learner(
             accelerate(model, loop, config.model.budget),
-            objective(config.loss, teacher),
+            goal,
             optim=config.optim,
             num_steps=self.num_steps,
             seed=loop.seed,
@@ -210,7 +197,7 @@ class Run:
         config = self.config
         return train_feed(
             self.train_source,
-            train_transform(config.augment, self.pixels),
+            self.job.train_transform(self.pixels),
             self.order,
             self.start,
             self.num_steps,
@@ -219,7 +206,7 @@ class Run:
             pin_memory=self.world.device.type == "cuda",
         )
 
-    def _bad_samples(self, source: AnySource, *, share_of: int = 1) -> BadSamples:
+    def _bad_samples(self, source: AnySource | PictureSource, *, share_of: int = 1) -> BadSamples:
         """Counts of all pictures, or of one process's share of them."""
         share = self.config.data.max_bad_share
         return BadSamples(num_samples=max(1, len(source) // share_of), max_share=share)
@@ -243,29 +230,30 @@ class Run:
     def _evaluate(self, step: int, best: float, monitor: Monitor) -> float:
         model, budget = self.learner.evaluated, self.config.model.budget
         if budget is not None:
-            set_num_tokens(model, budget.most)  # not what the step drew: to compare evaluations
+            set_num_tokens(
+                model, budget.most, num_rows=self.config.model.num_rows
+            )  # not what the step drew: to compare evaluations
         share_buffers(model, self.world)  # what is evaluated is what the main process keeps
-        tally = evaluate(
+        tally = self.job.evaluate(
             model,
             self.eval_source,
-            eval_transform(self.pixels),
+            self.pixels,
             batch_size=max(1, self.config.loop.batch_size // self.world.size),
             bad=self._bad_samples(self.eval_source),
             world=self.world,
-            workers=self.config.data.workers,
             precision=self.precision,
         )
         measures = tally.measures()
-        is_best = measures["top1"] > best
+        is_best = measures[tally.best] > best
         if is_best:
             self._save_best(model, measures | {"step": step})
         values = {f"eval/{name}": value for name, value in measures.items()}
-        if self._main and not isinstance(model, FSDPModule):  # whose weights are spread
-            values |= tokens_on_object(model, self.eval_source, self.pixels, self.world.device)
+        if self._main:
+            values |= self.job.notes(model, self.eval_source, self.pixels, self.world.device)
         monitor.note(step, values)
         if self._main:
             self.on_result(Result(step, measures, is_best, tally.confusion.cpu()))
-        return max(best, measures["top1"])
+        return max(best, measures[tally.best])
 
     def _save_best(self, model: nn.Module, measures: dict[str, float]) -> None:
         state = full_state(model)  # every process takes part
@@ -278,7 +266,14 @@ class Run:
                 pixels=self.pixels,
                 class_names=self.train_source.class_names,
                 measures=measures,
+                extras=self.job.extras(self.train_source),
             )
+
+
+def job_of(config: TrainConfig) -> Job:
+    """What the task of a configuration has to do."""
+    segments = config.task.task == "segmentation"
+    return SegmentingJob(config) if segments else ClassifyingJob(config)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -295,7 +290,8 @@ def _set_dials(config: TrainConfig, ramp: int, model: nn.Module, step: int) -> N
         if isinstance(module, Tokenizer):
             module.set_strength(min(1.0, step / ramp) if ramp else 1.0)
             if config.model.budget is not None:
-                module.set_num_tokens(config.model.budget.draw(config.loop.seed, step))
+                num_tokens = config.model.budget.draw(config.loop.seed, step)
+                module.set_num_tokens(num_tokens, config.model.num_rows)
 
 
 def _mix(config: TrainConfig, num_classes: int) -> Mix | None:

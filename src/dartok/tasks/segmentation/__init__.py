@@ -1,0 +1,1 @@
+"""Segmentation: decoders, losses, measures, and what regions allow at best."""
