@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from map_folders import write_maps
 from run_configs import make_config
 from torch.testing import assert_close
 
@@ -19,25 +19,7 @@ from dartok.train.world import World
 
 @pytest.fixture(scope="module")
 def maps(tmp_path_factory):
-    """`train` with 6 and `val` with 5 pictures of a bright box on dark ground, of two sizes."""
-    root = tmp_path_factory.mktemp("maps")
-    (root / "classes.txt").write_text("ground\nbox #ff0000\n")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 6), ("val", 5)):
-        for kind in ("images", "labels"):
-            (root / kind / split).mkdir(parents=True)
-        for number in range(count):
-            height, width = (40, 56) if number < 3 else (48, 40)
-            labels = np.zeros((height, width), dtype=np.uint8)
-            top, left = rng.integers(2, 16, 2)
-            labels[top : top + 16, left : left + 16] = 1
-            labels[:2] = 255
-            noise = rng.normal(60, 10, (height, width, 3)) + 120 * (labels == 1)[..., None]
-            Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(
-                root / "images" / split / f"{number}.png"
-            )
-            Image.fromarray(labels).save(root / "labels" / split / f"{number}.png")
-    return root
+    return write_maps(tmp_path_factory.mktemp("maps"))
 
 
 def config_of(maps, out, **settings):
