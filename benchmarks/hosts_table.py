@@ -203,6 +203,7 @@ def measured(name: str, build: Callable[[], nn.Module]) -> Row:
         model = dartok.adapt(host)
     except ValueError as error:
         reason = re.sub(r"^adapt cannot carry over \w+( at \(.*?\) px)?: ", "", str(error))
+        reason = reason.partition("; dartok.reshape")[0]
         return Row(name, cls, "", positions_of(host), None, reason)
     place = encoder_in(host)
     encoder = host.get_submodule(place)

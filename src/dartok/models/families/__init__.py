@@ -24,6 +24,7 @@ as a sequence of any length.
 """
 
 _MOST_NAMES = 8
+_ELSEWHERE = "; dartok.reshape warps pictures for any model instead"
 
 
 def family_of(host: nn.Module) -> Family:
@@ -46,7 +47,9 @@ def family_of(host: nn.Module) -> Family:
         )
     names = ", ".join(f"{library}'s {name}" for name in known[:_MOST_NAMES])
     more = "" if len(known) <= _MOST_NAMES else f" and {len(known) - _MOST_NAMES} more"
-    raise ValueError(f"adapt cannot carry over {cls.__name__}: it knows models of {names}{more}")
+    raise ValueError(
+        f"adapt cannot carry over {cls.__name__}: it knows models of {names}{more}{_ELSEWHERE}"
+    )
 
 
 def refuse_by_name(cls: type[nn.Module]) -> None:
@@ -58,7 +61,7 @@ def refuse_by_name(cls: type[nn.Module]) -> None:
     for home in _homes_of(cls):
         reason = getattr(home, "REFUSED", {}).get(cls.__name__)
         if reason is not None:
-            raise ValueError(f"adapt cannot carry over {cls.__name__}: {reason}")
+            raise ValueError(f"adapt cannot carry over {cls.__name__}: {reason}{_ELSEWHERE}")
 
 
 def family_for(cls: type[nn.Module]) -> Family | None:
