@@ -16,7 +16,6 @@ from dartok.core.tokenizer import Tokenizer
 from dartok.data.loading import BadSamples
 from dartok.data.transforms import eval_transform
 from dartok.tasks.classification import Tally
-from dartok.train import run as run_module
 from dartok.train.budgets import Budget
 from dartok.train.checkpoints import latest_checkpoint
 from dartok.train.evaluation import evaluate
@@ -217,7 +216,7 @@ def test_the_best_is_the_first_of_the_highest_accuracy_also_over_a_resume(
         return tally
 
     results = []
-    monkeypatch.setattr(run_module, "evaluate", scripted)
+    monkeypatch.setattr("dartok.train.job.evaluate", scripted)
     config = config_of(steps=6, eval_every=1, save_every=1)
     if stop is not None:
         train_until(config, stop, on_result=results.append)

@@ -54,8 +54,8 @@ def plot_curves(records: Sequence[Mapping[str, float]], path: Path) -> None:
         if any(measure in record for record in records):
             steps, values = _series(records, measure)
             shares.plot(steps, 100 * values, "o-", label=label)
+            shares.legend()
     shares.set(xlabel="step", ylabel="share / %")
-    shares.legend()
     _save(figure, path)
 
 
