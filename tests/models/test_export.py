@@ -84,7 +84,9 @@ def test_gathers_stand_in_for_grid_sample_and_float32_for_float64(model, tmp_pat
     assert model.patch_embed.bilinear == "grid_sample"
 
 
-@pytest.mark.parametrize("bilinear", ["grid_sample", "gather"])
+@pytest.mark.parametrize(
+    "bilinear", ["grid_sample", pytest.param("gather", marks=pytest.mark.slow)]
+)
 def test_means_of_areas_are_exported_for_every_size(bilinear, tmp_path):
     host = spread(timm.create_model("test_vit", depth=2, img_size=96))
     model = dartok.adapt(host, num_tokens=10, strength=1.0, antialias=True).eval()
@@ -95,6 +97,7 @@ def test_means_of_areas_are_exported_for_every_size(bilinear, tmp_path):
     assert largest_difference(run, model, sizes) > 1e-3
 
 
+@pytest.mark.slow
 def test_bounds_are_exported_for_the_models_own_size(tmp_path):
     host = spread(timm.create_model("test_vit", depth=2, img_size=96))
     options = {"min_region": 0.14, "max_region": 0.2, "num_rows": 6}
@@ -134,6 +137,7 @@ def test_pytorchs_own_formats_agree(to, model, tmp_path):
     assert max(check.difference for check in checks) < 1e-4
 
 
+@pytest.mark.slow
 def test_the_authors_partition_is_exported_for_its_own_size(tmp_path):
     host = spread(timm.create_model("test_vit", depth=2, img_size=96))
     options = {"partition": "authors", "sampling": "corner", "scorer": "pixels"}

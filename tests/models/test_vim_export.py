@@ -39,7 +39,10 @@ def largest_difference(run, model, sizes, num_tokens=None):
     return max(float((run((x, *count)) - model(x)).abs().max()) for x in pictures)
 
 
-@pytest.mark.parametrize(("class_token", "merge"), [("middle", "mean"), ("first", "sum")])
+@pytest.mark.parametrize(
+    ("class_token", "merge"),
+    [("middle", "mean"), pytest.param("first", "sum", marks=pytest.mark.slow)],
+)
 def test_regions_on_vim_export_for_any_batch_and_size(class_token, merge, tmp_path):
     model = dartok.adapt(
         host(class_token=class_token, merge=merge), num_tokens=20, strength=1.0
