@@ -152,3 +152,16 @@ def test_what_cannot_be_built_is_refused_by_name():
         MaskTransformer(8, num_classes=2)
     with pytest.raises(ValueError, match="model must hold a dartok tokenizer"):
         segmenter(timm.create_model("test_vit"), num_classes=2)
+
+
+def test_the_mask_transformer_says_the_same_whatever_lies_behind_an_images_tokens():
+    decoder = MaskTransformer(64, num_classes=3, detail=2).eval()
+    torch.nn.init.normal_(decoder.class_tokens)
+    tokens = torch.randn(2, 9, 64)
+    is_region = torch.arange(9)[None] < torch.tensor([9, 5])[:, None]
+    garbage = torch.where(is_region[..., None], tokens, 5 + 3 * torch.randn(2, 9, 64))
+    with torch.no_grad():
+        found = decoder([garbage], is_region)
+        assert_close(found[1:, :5], decoder([tokens[1:, :5]]), rtol=0, atol=1e-4)
+        assert_close(found[:1], decoder([tokens[:1]]), rtol=0, atol=1e-4)
+        assert not torch.allclose(decoder([garbage])[1:, :5], found[1:, :5], rtol=0, atol=1e-2)
