@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from dartok.data.label_maps import open_label_maps
 from dartok.data.label_maps.transforms import eval_map_transform
 from dartok.data.loading import BadSamples
+from dartok.models.dials import tokenizer_of
 from dartok.train.package import load_package
 from dartok.train.records import read_records
 from dartok.train.run import Run
@@ -87,7 +88,7 @@ def test_a_broken_off_run_goes_on_as_if_it_had_not_been(maps, tmp_path):
 
 
 def test_an_evaluation_is_picture_by_picture_at_its_own_size_whatever_the_batch(maps, tmp_path):
-    run(maps, tmp_path / "run", steps=3, eval_every=3)
+    run(maps, tmp_path / "run", steps=3, eval_every=3, image_px=32, crop_width_px=44)
     package = load_package(tmp_path / "run/best")
     source = open_label_maps(maps, "val")
     both = total = 0
@@ -110,6 +111,26 @@ def test_an_evaluation_is_picture_by_picture_at_its_own_size_whatever_the_batch(
         )
         assert tally.measures()["pixel_accuracy"] == pytest.approx(both / total, abs=1e-9)
         assert tally.measures()["images"] == 5
+
+
+def test_the_counts_of_all_processes_are_added_up(maps, tmp_path, monkeypatch):
+    run(maps, tmp_path / "run", steps=1, eval_every=1)
+    package = load_package(tmp_path / "run/best")
+
+    def add_up(self, *parts):
+        for part in parts:
+            part *= 2  # as if another process had seen the same
+
+    monkeypatch.setattr(World, "add_up", add_up)
+    tally = evaluate_maps(
+        package.model,
+        open_label_maps(maps, "val"),
+        package.pixels,
+        batch_size=2,
+        bad=BadSamples(num_samples=5, max_share=0.0),
+        world=World(),
+    )
+    assert tally.measures()["images"] == 10
 
 
 def test_windows_see_a_picture_of_one_window_as_the_whole(maps, tmp_path):
@@ -172,3 +193,10 @@ def test_shares_of_classes_are_those_of_the_labelled_pixels(maps):
 def test_what_is_for_classifiers_alone_is_refused(maps, tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         run(maps, tmp_path / "run", **settings)
+
+
+def test_the_rows_asked_for_stay_through_training_and_evaluation(maps, tmp_path):
+    job = Run(config=config_of(maps, tmp_path / "run", steps=2, num_rows=3), world=World())
+    job.train()
+    assert tokenizer_of(job.learner.model).num_rows == 3
+    assert tokenizer_of(load_package(tmp_path / "run/best").model).num_rows == 3
