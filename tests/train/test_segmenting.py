@@ -196,7 +196,13 @@ def test_what_is_for_classifiers_alone_is_refused(maps, tmp_path, settings, mess
 
 
 def test_the_rows_asked_for_stay_through_training_and_evaluation(maps, tmp_path):
-    job = Run(config=config_of(maps, tmp_path / "run", steps=2, num_rows=3), world=World())
+    rows = []
+    job = Run(
+        config=config_of(maps, tmp_path / "run", steps=2, num_rows=3),
+        world=World(),
+        on_step=lambda step: rows.append(tokenizer_of(job.learner.model).num_rows),
+        on_result=lambda result: rows.append(tokenizer_of(job.learner.model).num_rows),
+    )
     job.train()
-    assert tokenizer_of(job.learner.model).num_rows == 3
+    assert rows == [3, 3, 3]
     assert tokenizer_of(load_package(tmp_path / "run/best").model).num_rows == 3
