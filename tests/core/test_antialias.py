@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from region_cases import pictures, regions_of
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
@@ -27,17 +28,6 @@ CASES = [  # kind, frames, tokens, rows, height, width
     ("flow", 2, 9, 2, 38, 23),
     ("grid", 3, 12, 2, 9, 41),
 ]
-
-
-def regions_of(kind: str, num_frames: int, num_tokens: int, num_rows: int) -> Regions:
-    scores = torch.rand(2, num_frames, 6, 5, dtype=torch.float64) ** 2 + 0.05
-    return partition(scores, num_tokens=num_tokens, num_rows=num_rows, kind=kind)
-
-
-def pictures(num_frames: int, height: int, width: int) -> torch.Tensor:
-    """Images, or clips where there is more than one frame."""
-    shape = (2, 3) if num_frames == 1 else (2, num_frames, 3)
-    return torch.randn(*shape, height, width, dtype=torch.float64)
 
 
 def shares(start_px: float, end_px: float, length_px: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from region_cases import pictures, regions_of
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -21,17 +22,6 @@ CASES = [  # kind, frames, tokens, rows, height, width
     ("flow", 2, 9, 2, 18, 13),
     ("grid", 3, 12, 2, 9, 21),
 ]
-
-
-def regions_of(kind: str, num_frames: int, num_tokens: int, num_rows: int) -> Regions:
-    scores = torch.rand(2, num_frames, 6, 5, dtype=torch.float64) ** 2 + 0.05
-    return partition(scores, num_tokens=num_tokens, num_rows=num_rows, kind=kind)
-
-
-def pictures(num_frames: int, height: int, width: int) -> torch.Tensor:
-    """Images, or clips where there is more than one frame."""
-    shape = (2, 3) if num_frames == 1 else (2, num_frames, 3)
-    return torch.randn(*shape, height, width, dtype=torch.float64)
 
 
 def expected_patches(

@@ -294,3 +294,12 @@ def test_images_that_are_no_batch_of_tensors_are_refused():
         tokenizer()([1.0])
     with pytest.raises(ValueError, match="with at least one image, got shape"):
         tokenizer()(torch.rand(0, 3, 32, 32))
+
+
+def test_the_number_that_is_set_already_keeps_its_rows_for_a_while_and_another_does_not():
+    cutter = tokenizer(num_tokens=12, num_rows=2)
+    with cutter.at_num_tokens(12):
+        assert cutter.regions(images(16, 24)).num_rows == 2
+    with cutter.at_num_tokens(24):
+        assert cutter.regions(images(16, 24)).num_rows == 4
+    assert (cutter.num_tokens, cutter.num_rows) == (12, 2)

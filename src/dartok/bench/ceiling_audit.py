@@ -13,7 +13,7 @@ from dartok.core.regions import Regions
 from dartok.data.augment import PixelConfig
 from dartok.data.label_maps import IGNORE, LabelledPicture, MapSource
 from dartok.data.label_maps.transforms import eval_map_transform
-from dartok.models import regions, set_num_tokens
+from dartok.models import regions
 from dartok.models.dials import tokenizer_of
 from dartok.tasks.segmentation.boundaries import boundary_scores, boundary_weights
 from dartok.tasks.segmentation.ceiling import (
@@ -168,15 +168,14 @@ def model_regions(model: nn.Module, pixels: PixelConfig) -> Cut:
     """The regions of a trained model, which looks at pictures as when it is evaluated.
 
     Args:
-        model: An adapted model in eval mode; its number of tokens is set anew.
+        model: An adapted model in eval mode.
         pixels: What it expects.
     """
     transform = eval_map_transform(pixels)
 
     def cut(picture: Picture, num_tokens: int) -> Regions:
-        if tokenizer_of(model).num_tokens != num_tokens:  # its own number keeps its own rows
-            set_num_tokens(model, num_tokens)
-        return regions(model, transform(picture.loaded).image[None])
+        with tokenizer_of(model).at_num_tokens(num_tokens):
+            return regions(model, transform(picture.loaded).image[None])
 
     return cut
 

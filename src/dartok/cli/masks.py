@@ -47,6 +47,7 @@ def paint_pictures(package: "Package", parts: list["Part"], config: "PredictConf
             image_px=config.image_px,
             windows=config.windows,
             device=world.device,
+            looks=config.out is not None,
         )
         for each in found:
             if isinstance(each, BadSample):
@@ -90,5 +91,6 @@ def _write(found: "Painted", out: Path, stem: str, colours: Colours) -> None:
     classes = found.classes.numpy()
     save_image(mask_image(classes, colours), out / f"{stem}.mask.png")
     save_image(draw_mask(found.picture, classes, colours), out / f"{stem}.overlay.png")
+    assert found.regions is not None
     (cut,) = draw(to_tensor(found.picture)[None], found.regions.select(slice(0, 1)))
     save_image(cut, out / f"{stem}.regions.png")

@@ -83,6 +83,7 @@ def predict(
         config: The options.
     """
     from dartok.data.samples import BadSample
+    from dartok.tasks.segmentation.segmenter import Segmenter
     from dartok.train.pictures import find_pictures, list_parts
     from dartok.train.prediction import PredictJob, load_model
 
@@ -96,7 +97,7 @@ def predict(
     )
     parts = list_parts(find_pictures(images), column=job.column)
     package = load_model(job)  # also with Ray: what is wrong with it is better said here
-    if package.colours is not None:
+    if isinstance(package.model, Segmenter):
         from dartok.cli.masks import paint_pictures
 
         if paint_pictures(package, parts, config):

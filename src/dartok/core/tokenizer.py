@@ -151,8 +151,13 @@ class Tokenizer(Scored):
 
     @contextmanager
     def at_num_tokens(self, num_tokens: int, num_rows: int | None = None) -> Iterator[None]:
-        """Another number of tokens for a while; then the former, or the former budget, again."""
+        """Another number of tokens for a while; then the former, or the former budget, again.
+
+        The number that is set already keeps its rows.
+        """
         before = self.num_tokens, self.num_rows, self.budget
+        if num_rows is None and num_tokens == self.num_tokens:
+            num_rows = self.num_rows
         self.set_num_tokens(num_tokens, num_rows)
         try:
             yield

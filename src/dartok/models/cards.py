@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from dartok.models.presets import AUTHORS_PRESETS, DARMT_PRESETS, RMT_PRESETS, VIM_PRESETS
 from dartok.models.recipes import Recipe
-from dartok.models.registry import ADAPTED
+from dartok.models.registry import ADAPTED, SEGMENTER
 
 __all__ = ["OF_TRANSFORMERS", "Card", "Measures"]
 
@@ -23,12 +23,18 @@ _COLUMNS = {
     "top1": "top-1",
     "top5": "top-5",
     "mean_class_top1": "mean class top-1",
+    "miou": "mIoU",
+    "pixel_accuracy": "pixels right",
+    "mean_class_accuracy": "mean class",
     "loss": "loss",
     "ece": "ECE",
 }
 """Name of a measure, and what heads its column. Others follow under their own names."""
 
-_SHARES = {"top1", "top5", "mean_class_top1"}
+_SHARES = {
+    *("top1", "top5", "mean_class_top1"),
+    *("miou", "pixel_accuracy", "mean_class_accuracy"),
+}
 
 
 class Card(NamedTuple):
@@ -51,11 +57,13 @@ class Card(NamedTuple):
 
 
 def _front_matter(card: Card) -> str:
-    ours = {ADAPTED, OF_TRANSFORMERS, *AUTHORS_PRESETS, *DARMT_PRESETS}
+    ours = {ADAPTED, SEGMENTER, OF_TRANSFORMERS, *AUTHORS_PRESETS, *DARMT_PRESETS}
     library = "transformers" if card.recipe.name == OF_TRANSFORMERS else "timm"
     adaptive = ["dartok", "adaptive-tokens"] if card.recipe.name in ours else []
     tags = [library, "vision", *adaptive]
     task = "image-classification" if card.num_classes else "image-feature-extraction"
+    if card.recipe.name == SEGMENTER:
+        task = "image-segmentation"
     lines = ["---", "library_name: dartok", f"pipeline_tag: {task}", "tags:"]
     lines += [f"- {tag}" for tag in tags]
     if card.license is not None:
@@ -67,6 +75,9 @@ def _front_matter(card: Card) -> str:
 
 def _summary(recipe: Recipe) -> str:
     args = recipe.args
+    if recipe.name == SEGMENTER:
+        whole = _summary(Recipe(ADAPTED, args["encoder"]))
+        return f"A {args['decoder']} decoder that tells the class of each pixel, on {whole}"
     if recipe.name in AUTHORS_PRESETS:
         what, scorer = f"The model `{recipe.name}` of DART's authors", None
     elif recipe.name in (ADAPTED, OF_TRANSFORMERS):

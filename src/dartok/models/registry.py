@@ -18,10 +18,13 @@ from dartok.models.presets import (
 if TYPE_CHECKING:  # timm imports this module to register our names: it must not wait for timm
     from dartok.models.named import NamedModel
 
-__all__ = ["ADAPTED", "create_model", "list_models", "register_with_timm"]
+__all__ = ["ADAPTED", "SEGMENTER", "create_model", "list_models", "register_with_timm"]
 
 ADAPTED = "dart_vit"
 """timm's name for an adapted host, so that its folder can be loaded by timm."""
+
+SEGMENTER = "dart_segmenter"
+"""timm's name for an adapted host with a decoder of pixels' classes, likewise."""
 
 
 def list_models(pattern: str = "*") -> list[str]:

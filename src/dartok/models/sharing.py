@@ -17,7 +17,7 @@ from dartok.models.hosts import host_config
 from dartok.models.preprocessing import data_config
 from dartok.models.presets import AUTHORS_PRESETS
 from dartok.models.recipes import Recipe, check_recipe, derive_recipe
-from dartok.models.registry import ADAPTED
+from dartok.models.registry import ADAPTED, SEGMENTER
 from dartok.scorers.weights import write_state
 
 __all__ = [
@@ -293,7 +293,7 @@ def _pretrained_config(
     card: Card, class_names: Sequence[str], known: Mapping[str, Any]
 ) -> dict[str, Any]:
     kept = {name: known[name] for name in ("first_conv", "classifier") if name in known}
-    adaptive = card.recipe.name == ADAPTED or card.recipe.name in AUTHORS_PRESETS
+    adaptive = card.recipe.name in {ADAPTED, SEGMENTER, *AUTHORS_PRESETS}
     return {
         **kept,
         "num_classes": card.num_classes,

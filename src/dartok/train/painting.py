@@ -32,8 +32,8 @@ class Painted(NamedTuple):
     """Of its pixels."""
     shares: dict[str, float]
     """Share of the pixels of each class that was found, the largest first."""
-    regions: Regions
-    """How the picture was cut."""
+    regions: Regions | None
+    """How the picture was cut; None where it was not asked for."""
 
 
 @torch.inference_mode()
@@ -44,6 +44,7 @@ def paint(
     image_px: int | None = None,
     windows: bool = False,
     device: torch.device | None = None,
+    looks: bool = False,
 ) -> Iterator[Painted | BadSample]:
     """One result per picture, in order and at its own size; the reason for one that cannot be read.
 
@@ -53,6 +54,7 @@ def paint(
         image_px: Shorter side that pictures are scaled to; None for the model's own.
         windows: Whether to look through overlapping windows of the model's size.
         device: Where the model runs; None for the CPU.
+        looks: Whether to add the regions, which costs the score net a second time.
     """
     device = device or torch.device("cpu")
     model = package.model.to(device).eval()
@@ -70,7 +72,8 @@ def paint(
         logits = sliding_logits(model, made, window, size) if windows else model(made, size)
         classes = logits.argmax(1)[0].to(torch.uint8).cpu()
         shares = _shares(classes, package.class_names)
-        yield Painted(picture.name, image, classes, shares, regions_of(model, made))
+        cut = regions_of(model, made) if looks else None
+        yield Painted(picture.name, image, classes, shares, cut)
 
 
 def _shares(classes: Tensor, names: tuple[str, ...]) -> dict[str, float]:

@@ -17,10 +17,10 @@ from dartok.data.label_maps.transforms import eval_map_transform, train_map_tran
 from dartok.data.loading import BadSamples
 from dartok.data.samples import BadSample, Batch, LabelledTransform
 from dartok.models.recipes import Recipe
+from dartok.models.registry import SEGMENTER
 from dartok.scorers.weights import load_strictly, read_state
 from dartok.tasks.objective import Objective
 from dartok.tasks.segmentation.inference import sliding_logits
-from dartok.tasks.segmentation.named import SEGMENTER
 from dartok.tasks.segmentation.objective import map_objective
 from dartok.tasks.segmentation.segmenter import Segmenter
 from dartok.tasks.segmentation.tally import MapTally

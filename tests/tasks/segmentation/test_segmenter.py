@@ -114,7 +114,7 @@ def test_windows_of_a_pointwise_model_agree_with_the_whole_picture():
 def test_a_saved_segmenter_is_loaded_by_timms_name(tmp_path):
     from dartok.data.augment import PixelConfig
     from dartok.models.recipes import Recipe
-    from dartok.tasks.segmentation.named import SEGMENTER
+    from dartok.models.registry import SEGMENTER
     from dartok.train.package import load_package, save_package
 
     args = {
@@ -138,8 +138,19 @@ def test_a_saved_segmenter_is_loaded_by_timms_name(tmp_path):
     images = torch.randn(1, 3, 64, 80)
     with torch.no_grad():
         assert_close(package.model(images), model(images))
+    card = (tmp_path / "README.md").read_text()
+    assert "pipeline_tag: image-segmentation" in card
+    assert "A mask decoder that tells the class of each pixel, on timm's `test_vit`" in card
+    assert "50.00%" in card
     assert package.colours == ((0, 0, 0), (1, 2, 3), (9, 9, 9))
     assert (package.pixels.size_px, package.pixels.width_px) == (64, 80)
+
+
+@pytest.mark.refuses
+def test_a_decoder_of_tokens_cannot_be_exported_and_says_why(tmp_path):
+    model = segmenter(encoder(), num_classes=2).eval()
+    with pytest.raises(ValueError, match="graphs have no search for the region of a pixel"):
+        dartok.export(model, tmp_path / "model.onnx")
 
 
 @pytest.mark.refuses

@@ -2,15 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from dartok.models.registry import SEGMENTER
 from dartok.tasks.task_config import DecoderName
 
 if TYPE_CHECKING:  # registering must not wait for the models
     from dartok.tasks.segmentation.segmenter import Segmenter
 
-__all__ = ["SEGMENTER", "built_segmenter", "register_with_timm"]
-
-SEGMENTER = "dart_segmenter"
-"""timm's name for an adapted host with a decoder."""
+__all__ = ["built_segmenter", "register_with_timm"]
 
 
 def built_segmenter(

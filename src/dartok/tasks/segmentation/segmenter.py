@@ -103,6 +103,9 @@ class TokenSegmenter(Segmenter):
         num_classes: K.
     """
 
+    searches_edges = True
+    """Which graphs cannot: see `dartok.export`."""
+
     def __init__(
         self, encoder: nn.Module, decoder: LinearDecoder | MaskTransformer, *, num_classes: int
     ) -> None:
