@@ -160,7 +160,7 @@ def _check_exportable(model: nn.Module, tokenizer: Tokenizer, any_num_tokens: bo
     if getattr(model, "searches_edges", False):
         raise ValueError(
             f"{type(model).__name__} cannot be exported: graphs have no search for the region of a "
-            "pixel; export its encoder, or a model with decoder='upernet'"
+            "pixel; export model.encoder"
         )
     if model.training:
         raise ValueError("model must be in eval mode to be exported, got train; call model.eval()")
