@@ -181,7 +181,7 @@ def test_its_description_says_what_it_does():
         ({"min_region": 0.1, "partition": "authors"}, r"need partition='flow' or 'grid', got"),
         (
             {"proj": nn.Conv2d(3, 6, 16, stride=8)},
-            r"^proj must be a patch projection \(a plain Conv2d, kernel equal to stride, "
+            r"^proj must be a patch projection \(a plain Conv2d or Conv3d, kernel equal to stride, "
             r"one group, no padding or dilation\), "
             r"got Conv2d\(3, 6, kernel_size=\(16, 16\), stride=\(8, 8\)\)$",
         ),
@@ -214,11 +214,11 @@ def test_a_refused_budget_leaves_the_old_one(num_tokens, num_rows, message):
 BAD_IMAGES = [
     (
         torch.ones(3, 8, 8),
-        r"^images must be \(B, C, H, W\) with at least one image, got shape \(3, 8, 8\)$",
+        r"^images must be \(B, C, H, W\).* with at least one image, got shape \(3, 8, 8\)$",
     ),
     (
-        torch.ones(1, 2, 3, 8, 8),
-        r"^images must be \(B, C, H, W\) with at least one image, got shape \(1, 2, 3, 8, 8\)$",
+        torch.ones(1, 0, 3, 8, 8),
+        r"^images must be \(B, C, H, W\).* with at least one image, got shape \(1, 0, 3, 8, 8\)$",
     ),
     (
         torch.ones(1, 3, 8, 8, dtype=torch.uint8),
@@ -279,8 +279,14 @@ def test_a_budget_that_is_not_whole_or_that_a_grid_cannot_fill_is_refused():
     [
         (-torch.ones(1, 2, 2), "scorer must give positive finite scores, got -1 to -1; end it in"),
         (torch.full((1, 2, 2), torch.nan), "scorer must give positive finite scores, got nan"),
-        (torch.ones(1, 1, 2, 2), r"scorer must give scores \(B, h, w\) with B = 1, got \(1, 1, 2"),
-        (torch.ones(3, 2, 2), r"scorer must give scores \(B, h, w\) with B = 1, got \(3, 2, 2\)"),
+        (
+            torch.ones(1, 1, 2, 2),
+            r"scorer must give scores \(1, h, w\), .* got \(1, 1, 2",
+        ),
+        (
+            torch.ones(3, 2, 2),
+            r"scorer must give scores \(1, h, w\), .* got \(3, 2, 2\)",
+        ),
     ],
 )
 def test_a_scorer_that_breaks_the_rules_is_refused(scores, message):

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from dartok.core.precision import without_autocast
 
@@ -101,10 +102,37 @@ def pool_map(
         columns = values.to(dtype).permute(0, 2, 3, 4, 1).flatten(3)
         strip = (row_shares.to(dtype) @ columns).view(batch, -1, channels)
         num_cells = num_frames * num_rows * width
+        if num_frames > 1:
+            weights = row_shares.sum(-1).flatten(1).repeat_interleave(width, dim=1)
+            return _means_along(strip, weights, strip_edges * width).to(values.dtype)
         overlap = overlap_lengths(strip_edges, num_cells, 1 / width).to(dtype)
         weights = row_shares.sum(-1).to(dtype).flatten(1).repeat_interleave(width, dim=1)
         means = (overlap @ strip) / (overlap @ weights.unsqueeze(-1)).clamp_min(TINY)
         return means.to(values.dtype)
+
+
+def _means_along(
+    strip: Float[Tensor, "B cells D"],
+    weights: Float[Tensor, "B cells"],
+    edges_cells: Float[Tensor, "B edges"],
+) -> Float[Tensor, "B N D"]:
+    """Integral of the strip over each region, by that of the weights.
+
+    As differences of running sums, in the dtype of the edges: cost and memory grow as cells plus
+    regions, not as their product, which clips would make large.
+    """
+    dtype, num_cells = edges_cells.dtype, strip.shape[1]
+    cell = edges_cells.detach().floor().long().clamp(0, num_cells - 1)
+    rest = edges_cells - cell
+
+    def integrals(density: Tensor) -> Tensor:
+        before = F.pad(density.cumsum(1), (0, 0, 1, 0))
+        index = cell.unsqueeze(-1).expand(-1, -1, density.shape[-1])
+        within = rest.unsqueeze(-1) * density.gather(1, index)
+        return (before.gather(1, index) + within).diff(dim=1)
+
+    total = integrals(weights.to(dtype).unsqueeze(-1))
+    return integrals(strip.to(dtype)) / total.clamp_min(TINY)
 
 
 def _normalised(weights: Tensor) -> Tensor:

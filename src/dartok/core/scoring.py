@@ -19,7 +19,9 @@ class Scored(nn.Module):
     """A scorer, and how far it is followed. `Tokenizer` and `GridReshaper` say what comes of it.
 
     Args:
-        scorer: Maps images to positive scores `(B, h, w)`; any h and w.
+        scorer: Maps images to positive scores `(B, h, w)`; any h and w. Of a clip it sees each
+            frame alone, unless it has `takes_clips = True`: then it maps `(B, T, C, H, W)` to
+            `(B, T, h, w)`.
         strength: From 0 to 1; kept in a buffer, see `set_strength`.
     Raises:
         ValueError: If `strength` is outside [0, 1].
@@ -51,10 +53,15 @@ class Scored(nn.Module):
         """
         raise NotImplementedError
 
-    def scores(self, images: Tensor) -> Float[Tensor, "B h w"]:
-        """The scores of images as they are cut, raised to the strength."""
-        scores = geometry(_checked_scores(self.scorer(images), images))
+    def scores(self, images: Tensor) -> Float[Tensor, "B *T h w"]:
+        """The scores of images, or of each frame of clips, raised to the strength."""
+        scores = geometry(_checked_scores(self._scored(images), images))
         return scores ** geometry(self.strength)
+
+    def _scored(self, images: Tensor) -> Tensor:
+        if images.ndim == 4 or getattr(self.scorer, "takes_clips", False):
+            return self.scorer(images)
+        return self.scorer(images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
     @contextmanager
     def steered(self, steering: Steering | None) -> Iterator[None]:
@@ -67,35 +74,54 @@ class Scored(nn.Module):
             self._steering = before
 
 
-def check_images(images: Tensor, num_channels: int | None, patch_size: tuple[int, int]) -> None:
+def check_images(
+    images: Tensor,
+    num_channels: int | None,
+    patch_size: tuple[int, int],
+    *,
+    tubelet: int | None = None,
+) -> None:
     """Refuse images that cannot be cut: wrong rank, dtype, channels or size, or not finite.
 
-    Values are read on the CPU only: on a GPU that would stall it. Any number of channels is right
-    where `num_channels` is None.
+    Values are read on the CPU only: on a GPU that would stall it.
+
+    Args:
+        images: `(B, C, H, W)`, or clips.
+        num_channels: What the model expects; None for any.
+        patch_size: Least height and width.
+        tubelet: Frames that a clip must have a multiple of; None where clips cannot be cut.
 
     Raises:
         ValueError: Naming what was got, the rule and the remedy.
     """
     if not isinstance(images, Tensor):
         raise ValueError(f"images must be a tensor (B, C, H, W), got a {type(images).__name__}")
-    if images.ndim != 4 or images.shape[0] == 0:
+    is_clip = tubelet is not None and images.ndim == 5
+    if not (images.ndim == 4 or is_clip) or 0 in images.shape[: images.ndim - 3]:
+        rule = "(B, C, H, W)" if tubelet is None else "(B, C, H, W), or (B, T, C, H, W) for clips,"
         raise ValueError(
-            f"images must be (B, C, H, W) with at least one image, got shape {tuple(images.shape)}"
+            f"images must be {rule} with at least one image, got shape {tuple(images.shape)}"
+        )
+    num_frames = images.shape[1] if is_clip else 1
+    if tubelet is not None and num_frames % tubelet:
+        raise ValueError(
+            f"clips must have a multiple of {tubelet} frames, as the model's tubelets, got "
+            f"{num_frames}; drop or repeat some"
         )
     if not images.is_floating_point():
         raise ValueError(
             f"images must be floating point, normalised as the model expects, got {images.dtype}; "
             "convert with images.float() / 255 and normalise"
         )
-    if num_channels is not None and images.shape[1] != num_channels:
+    channels, height, width = images.shape[-3:]
+    if num_channels is not None and channels != num_channels:
         raise ValueError(
-            f"images must have {num_channels} channels, as the model, got {images.shape[1]}; "
-            "convert them"
+            f"images must have {num_channels} channels, as the model, got {channels}; convert them"
         )
-    if images.shape[2] < patch_size[0] or images.shape[3] < patch_size[1]:
+    if height < patch_size[0] or width < patch_size[1]:
         raise ValueError(
             f"images must be at least one patch ({patch_size[0]} x {patch_size[1]} px) in size, "
-            f"got {images.shape[2]} x {images.shape[3]} px; enlarge them"
+            f"got {height} x {width} px; enlarge them"
         )
     if readable(images) and not images.detach().sum(dtype=torch.float32).isfinite():
         raise ValueError("images must be finite, got NaN or infinite pixels; clean the input")
@@ -103,10 +129,11 @@ def check_images(images: Tensor, num_channels: int | None, patch_size: tuple[int
 
 def _checked_scores(scores: Tensor, images: Tensor) -> Tensor:
     """Refuse what a scorer of the user's own may do wrong."""
-    if scores.ndim != 3 or scores.shape[0] != images.shape[0]:
+    batch = images.shape[:-3]
+    if scores.ndim != len(batch) + 2 or scores.shape[:-2] != batch:
         raise ValueError(
-            f"scorer must give scores (B, h, w) with B = {images.shape[0]}, "
-            f"got {tuple(scores.shape)}"
+            f"scorer must give scores ({', '.join(map(str, batch))}, h, w), one map for each "
+            f"picture, got {tuple(scores.shape)}"
         )
     if readable(scores):
         low, high = scores.detach().aminmax()

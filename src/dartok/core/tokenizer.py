@@ -13,9 +13,18 @@ from dartok.core.counts import Counts, rows_for
 from dartok.core.names import one_of, whole_number
 from dartok.core.overlap import Measure
 from dartok.core.partition import PartitionName, check_num_rows, default_num_rows, partition
+from dartok.core.positions import position_map
+from dartok.core.projection import (
+    Projection,
+    check_projection,
+    patch_sides,
+    project,
+    steps_of,
+    tubelet_of,
+)
 from dartok.core.quantiles import geometry
 from dartok.core.reading import readable
-from dartok.core.regions import Regions
+from dartok.core.regions import Regions, frames_of
 from dartok.core.sampling import BilinearName, SamplingName, check_sampling, sample_regions
 from dartok.core.scoring import Scored, check_images
 from dartok.core.sides import Bounds, bounds_of, check_bounded_kind, check_bounds
@@ -30,7 +39,7 @@ _TALLEST_ASPECT = 16
 
 
 class Tokens(NamedTuple):
-    """What a tokenizer makes of a batch of images."""
+    """What a tokenizer makes of a batch of images or clips."""
 
     tokens: Float[Tensor, "B N D"]
     """Embedding of each region, its position included."""
@@ -41,6 +50,11 @@ class Tokens(NamedTuple):
 class Tokenizer(Scored):
     """Images to tokens: score, cut into regions, resample each to a patch, project, add positions.
 
+    A clip `(B, T, C, H, W)` is one strip: the rows of all its frames end to end, one budget for all
+    of them, so that tokens flow to the frames that matter. Where `proj` is a `Conv3d`, a step of
+    the strip is a tubelet of k frames: its score is their mean, a region is resampled in each of
+    them, and the `Regions` of a clip have `T / k` frames. An image is a clip of one frame.
+
     `tokens = proj(sample(images, regions)) + regions.to_tokens(positions)` with
     `regions = partition(scorer(images) ** strength)`. The logit of a score is its logarithm, so
     `strength` multiplies the logits: at 0 every score is 1 and the regions are the fixed grid, at 1
@@ -49,11 +63,14 @@ class Tokenizer(Scored):
     Source: DART, arXiv:2506.10390, section 3; strength is ours.
 
     Args:
-        scorer: Maps images to positive scores `(B, h, w)`; any h and w.
-        proj: Convolution whose kernel and stride are the patch size, as in a ViT.
-        num_tokens: Regions per image, `>= 1`; may be changed at any time.
-        num_rows: Rows of regions; None for about square regions, from the image's aspect.
+        scorer: Maps images to positive scores `(B, h, w)`; any h and w. See `Scored` for clips.
+        proj: Convolution whose kernel and stride are the patch size, as in a ViT; a `Conv3d` for
+            tubelets.
+        num_tokens: Regions per image or clip, `>= 1`; may be changed at any time.
+        num_rows: Rows of regions, in each frame; None for about square regions, from the aspect.
         positions: Position embedding as a map `(1, D, h, w)`, or None for a host without one.
+        time_positions: Embedding `(1, D, S)` of the steps of a clip, resampled linearly to as many
+            as a clip has; None for none.
         norm: Applied to the projected patches, before the positions.
         partition: "flow", "grid" or "authors" (see `dartok.core.partition`).
         sampling: "centred" or "corner" (see `sample_regions`).
@@ -80,10 +97,11 @@ class Tokenizer(Scored):
         self,
         *,
         scorer: nn.Module,
-        proj: nn.Conv2d,
+        proj: Projection,
         num_tokens: int,
         num_rows: int | None = None,
         positions: Float[Tensor, "1 D h w"] | None = None,
+        time_positions: Float[Tensor, "1 D S"] | None = None,
         norm: nn.Module | None = None,
         partition: PartitionName = "flow",
         sampling: SamplingName = "centred",
@@ -95,10 +113,11 @@ class Tokenizer(Scored):
         strength: float = 1.0,
     ) -> None:
         super().__init__(scorer, strength)
-        _check_projection(proj)
+        check_projection(proj)
         self.proj = proj
         self.norm = nn.Identity() if norm is None else norm
         self.pos_embed = None if positions is None else nn.Parameter(positions)
+        self.time_embed = None if time_positions is None else nn.Parameter(time_positions)
         self.partition: PartitionName = one_of("partition", partition, PartitionName)
         check_sampling(sampling, antialias=antialias)
         self.sampling: SamplingName = sampling
@@ -116,7 +135,12 @@ class Tokenizer(Scored):
     @property
     def patch_size(self) -> tuple[int, int]:
         """Samples per region, (height, width)."""
-        return (self.proj.kernel_size[0], self.proj.kernel_size[1])
+        return patch_sides(self.proj)
+
+    @property
+    def tubelet(self) -> int:
+        """Frames of a clip that a token is made of."""
+        return tubelet_of(self.proj)
 
     def set_num_tokens(self, num_tokens: int, num_rows: int | None = None) -> None:
         """Change the budget. `num_rows=None` derives the rows from each batch's aspect.
@@ -165,17 +189,27 @@ class Tokenizer(Scored):
             self.num_tokens, self.num_rows, self.budget = before
 
     def regions(self, images: Tensor, steering: Steering | None = None) -> Regions:
-        """The regions of a batch of images, without sampling or projecting them.
+        """The regions of images `(B, C, H, W)` or clips `(B, T, C, H, W)`, without sampling them.
 
         `steering` stands in for that of `steered`.
         """
-        check_images(images, self.proj.in_channels, self.patch_size)
+        channels, tubelet = self.proj.in_channels, self.tubelet
+        check_images(images, channels, self.patch_size, tubelet=tubelet)
         if self._known is not None:
             return self._known
         scores = self.scores(images)
+        if images.ndim == 5:
+            self._refuse_clip(steering or self._steering)
+            steps = scores.unflatten(1, (-1, tubelet)).mean(2) if tubelet > 1 else scores
+            return self.cut(steps, (images.shape[-2], images.shape[-1]))
         if self.budget is None and not (self.partition == "flow" and _is_any_size(images)):
             return self.cut(scores, (images.shape[-2], images.shape[-1]), steering)
         return self._cut_each(scores, images, steering)
+
+    def _refuse_clip(self, steering: Steering | None) -> None:
+        for name, value in {"num_tokens='auto'": self.budget, "steering": steering}.items():
+            if value is not None:
+                raise ValueError(f"{name} is for images, got it for clips; leave it out")
 
     @contextmanager
     def knowing(self, regions: Regions) -> Iterator[None]:
@@ -188,12 +222,17 @@ class Tokenizer(Scored):
 
     def cut(
         self,
-        scores: Float[Tensor, "B h w"],
+        scores: Float[Tensor, "B *T h w"],
         size_px: tuple[int, int],
         steering: Steering | None = None,
     ) -> Regions:
-        """`num_tokens` regions of score maps, strength included, for images of `size_px`."""
-        num_rows = self.num_rows or self._default_num_rows(self.num_tokens, size_px)
+        """`num_tokens` regions of score maps, strength included, for images of `size_px`.
+
+        Raises:
+            ValueError: If there are fewer tokens than rows of all frames of a clip together.
+        """
+        num_frames = scores.shape[1] if scores.ndim == 4 else 1
+        num_rows = self.num_rows or self._default_num_rows(self.num_tokens, size_px, num_frames)
         return partition(
             steer_scores(scores, steering or self._steering),
             num_tokens=self.num_tokens,
@@ -202,10 +241,13 @@ class Tokenizer(Scored):
             bounds=self.bounds,
         )
 
-    def _default_num_rows(self, num_tokens: int, size_px: tuple[int, int]) -> int:
+    def _default_num_rows(
+        self, num_tokens: int, size_px: tuple[int, int], num_frames: int = 1
+    ) -> int:
         height, width = self.patch_size  # rows and columns are counted in patches
+        down, across = int(size_px[0]) * width, int(size_px[1]) * height
         return default_num_rows(
-            num_tokens, int(size_px[0]) * width, int(size_px[1]) * height, kind=self.partition
+            num_tokens, down, across, kind=self.partition, num_frames=num_frames
         )
 
     def _cut_each(self, scores: Tensor, images: Tensor, steering: Steering | None) -> Regions:
@@ -269,7 +311,7 @@ class Tokenizer(Scored):
     def embed(self, images: Tensor, regions: Regions) -> Float[Tensor, "B N D"]:
         """Tokens of given regions: resampled, projected, positions added."""
         patches = sample_regions(
-            images,
+            steps_of(images, self.proj),
             regions,
             self.patch_size,
             sampling=self.sampling,
@@ -277,18 +319,11 @@ class Tokenizer(Scored):
             antialias=self.antialias,
             bilinear=self.bilinear,
         )
-        # A pointwise convolution over tokens, not `proj` itself: the gradient of a strided one with
-        # respect to its input, which the scorer learns from, is 4 to 14 times as slow on the CPU;
-        # nor a matrix product, whose library is up to 1.6 times as slow there. Channels last as
-        # they lie, (B, pixels, 1, N), to copy nothing; columns first, as they were sampled.
-        pixels = patches.transpose(-1, -2).flatten(2).to(self.proj.weight.dtype)
-        pixels = pixels.unsqueeze(1).permute(0, 3, 1, 2)
-        weight = self.proj.weight.transpose(-1, -2).flatten(1)[:, :, None, None]
-        projected = nn.functional.conv2d(pixels, weight, self.proj.bias)
-        tokens = self.norm(projected.flatten(2).transpose(1, 2))
-        if self.pos_embed is not None:
+        tokens = self.norm(project(patches, self.proj))
+        places = position_map(self.pos_embed, self.time_embed, frames_of(regions))
+        if places is not None:
             measure: Measure = "strip" if self.partition == "authors" else "area"
-            tokens = tokens + regions.to_tokens(self.pos_embed, measure=measure).to(tokens.dtype)
+            tokens = tokens + regions.to_tokens(places, measure=measure).to(tokens.dtype)
         if self.size_embed is not None:
             tokens = tokens + self.size_embed(regions).to(tokens.dtype)
         if regions.counts is None:
@@ -296,7 +331,7 @@ class Tokenizer(Scored):
         return tokens.masked_fill(~regions.is_region().unsqueeze(-1), 0)
 
     def forward(self, images: Tensor) -> Tokens:
-        """Tokens and regions of images `(B, C, H, W)`, normalised as the host expects."""
+        """Tokens and regions of images or clips, normalised as the host expects."""
         regions = self.regions(images)
         return Tokens(self.embed(images, regions), regions)
 
@@ -331,13 +366,3 @@ def _lengths(images: Tensor, dim: int) -> Float[Tensor, ""]:
     """A side in pixels as a value of the graph, which every exporter understands."""
     line = images[0, 0, :, 0] if dim == -2 else images[0, 0, 0, :]
     return geometry(torch.ones_like(line)).sum()
-
-
-def _check_projection(proj: nn.Conv2d) -> None:
-    plain = tuple(proj.dilation) == (1, 1) and proj.padding in ((0, 0), "valid")
-    plain = plain and type(proj) is nn.Conv2d  # its weight is read: a wrapper would be ignored
-    if tuple(proj.kernel_size) != tuple(proj.stride) or proj.groups != 1 or not plain:
-        raise ValueError(
-            "proj must be a patch projection (a plain Conv2d, kernel equal to stride, one group, "
-            f"no padding or dilation), got {proj}"
-        )

@@ -39,7 +39,7 @@ class PixelRange(NamedTuple):
         black = min((0 - centre) / width for centre, width in pairs)
         return cls(black, max((1 - centre) / width for centre, width in pairs))
 
-    def are_raw(self, images: Float[Tensor, "B C H W"]) -> bool:
+    def are_raw(self, images: Float[Tensor, "B *T C H W"]) -> bool:
         """Whether pictures look like pixels in [0, 1] or [0, 255] that nobody normalised.
 
         They have no negative pixel, and either a highest one that no normalised picture reaches, or
@@ -51,7 +51,7 @@ class PixelRange(NamedTuple):
             >>> PixelRange(-2.1, 2.6).are_raw(torch.tensor([[[[0.02, 0.97]]]]))
             True
         """
-        pixels = images.detach()
+        pixels = images.detach().flatten(0, -4)
         if pixels[..., ::_STRIDE_PX, ::_STRIDE_PX].amin() < 0:
             return False
         low, high = pixels.amin((0, 2, 3)), pixels.amax((0, 2, 3))  # of each channel
@@ -62,7 +62,7 @@ class PixelRange(NamedTuple):
         from_dark_to_bright = ((low < _DARKEST) & (high > _BRIGHTEST)).any()
         return self.black < _DARK_ENOUGH and bool(from_dark_to_bright)
 
-    def say_if_raw(self, images: Float[Tensor, "B C H W"]) -> None:
+    def say_if_raw(self, images: Float[Tensor, "B *T C H W"]) -> None:
         """Warn once about pictures that `are_raw`; never where reading values would stall."""
         if readable(images) and self.are_raw(images):
             say_once(

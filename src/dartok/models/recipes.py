@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dartok.core.modes import in_eval_mode
+from dartok.core.projection import Projection
 from dartok.core.tokenizer import Tokenizer
 from dartok.models.dair import SIDES_PX
 from dartok.models.darmt import RegionRMT
@@ -102,7 +103,7 @@ def _architecture(model: nn.Module) -> str | None:
     return config.get("architecture") if isinstance(config, Mapping) else None
 
 
-def _projection(model: nn.Module) -> nn.Conv2d:
+def _projection(model: nn.Module) -> Projection:
     """The first layer that sees pixels."""
     if not isinstance(model, RMT):
         return tokenizer_of(model).proj

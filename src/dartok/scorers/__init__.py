@@ -6,6 +6,7 @@ from dartok.scorers.detail import DetailScorer
 from dartok.scorers.edges import ConvScorer, EdgeScorer, Uniform, log_edge_energy
 from dartok.scorers.features import FeatureScorer
 from dartok.scorers.heads import GatedHead, LocalHead
+from dartok.scorers.motion import MotionScorer
 from dartok.scorers.statistics import ScoreStatistics
 from dartok.scorers.tokenizer import RegionTokenizer
 
@@ -16,6 +17,7 @@ __all__ = [
     "FeatureScorer",
     "GatedHead",
     "LocalHead",
+    "MotionScorer",
     "RegionTokenizer",
     "ScoreStatistics",
     "Uniform",

@@ -16,6 +16,7 @@ from dartok.scorers.features import (
     torchvision_features,
 )
 from dartok.scorers.heads import GatedHead, LocalHead
+from dartok.scorers.motion import MotionScorer
 from dartok.scorers.statistics import StatisticsName
 from dartok.scorers.weights import load_strictly, read_state
 
@@ -23,6 +24,7 @@ __all__ = ["build_scorer", "create_scorer", "list_scorers", "say_if_random", "sc
 
 _GATED = "_v2"
 _TIMM = "timm/"
+_MOTION = "motion/"
 _PIXEL_HIDDEN = 64
 _SIDE_PX = 224
 
@@ -40,6 +42,8 @@ _NAMES: dict[type[nn.Module], str] = {
 
 def list_scorers() -> list[str]:
     """Names that `create_scorer` knows, besides `timm/<model>` for any timm feature extractor.
+
+    Each may follow `motion/`, for clips (`MotionScorer`).
 
     Example:
         >>> list_scorers()[:3]
@@ -65,6 +69,7 @@ def create_scorer(
     - "mobilenetv3_small", "mobilenetv3_large", "mnasnet", "squeezenet", "efficientnet_b0": frozen
       torchvision features under the authors' first head; with "_v2", under their second.
     - "timm/<model>": the last feature map of a timm model, frozen, under the first head.
+    - "motion/<any of these>": for clips: what a frame repeats of the one before scores low.
     - "pixels": the first head on raw pixels, the authors' scorer without a backbone.
 
     Args:
@@ -106,7 +111,9 @@ def build_scorer(
     statistics: StatisticsName = "running",
 ) -> nn.Module:
     """`create_scorer` without its notice, for a caller that loads the weights right after."""
-    scorer = _build(name, weights, num_channels, side_px, statistics)
+    scorer = _build(name.removeprefix(_MOTION), weights, num_channels, side_px, statistics)
+    if name.startswith(_MOTION):
+        scorer = MotionScorer(scorer)
     vars(scorer)[_NAME] = name
     return scorer
 
@@ -124,6 +131,8 @@ def scorer_options(scorer: nn.Module) -> dict[str, Any] | None:
     if name is None:
         return None
     options: dict[str, Any] = {"name": name}
+    if isinstance(scorer, MotionScorer):
+        scorer = scorer.base
     if getattr(scorer, "side_px", _SIDE_PX) != _SIDE_PX:
         options["side_px"] = scorer.side_px
     if isinstance(scorer, FeatureScorer) and scorer.statistics.source != "running":
@@ -168,6 +177,7 @@ def _build(
 
 
 def _has_backbone(name: str) -> bool:
+    name = name.removeprefix(_MOTION)
     return name.startswith(_TIMM) or name.removesuffix(_GATED) in TORCHVISION_FEATURES
 
 

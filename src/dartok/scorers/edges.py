@@ -36,6 +36,8 @@ class Uniform(nn.Module):
 class EdgeScorer(nn.Module):
     """Local gradient energy, without parameters: `score = exp(bounded log_edge_energy)`.
 
+    Of a clip all frames are compared with each other: flat ones score low.
+
     Args:
         side_px: Side of the copy that is scored, in pixels; None for the image itself.
         cell_px: Side of a score cell in pixels of that copy.
@@ -44,13 +46,15 @@ class EdgeScorer(nn.Module):
         torch.Size([2, 28, 28])
     """
 
+    takes_clips = True
+
     def __init__(self, *, side_px: int | None = 224, cell_px: int = 8) -> None:
         super().__init__()
         self.side_px = side_px
         self.cell_px = cell_px
 
-    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B h w"]:
-        return _score(log_edge_energy(fixed_copy(images, self.side_px), self.cell_px))
+    def forward(self, images: Float[Tensor, "B *T C H W"]) -> Float[Tensor, "B *T h w"]:
+        return _score(log_edge_energy(_copies(images, self.side_px), self.cell_px))
 
 
 class ConvScorer(nn.Module):
@@ -91,21 +95,27 @@ class ConvScorer(nn.Module):
         nn.init.normal_(last.weight, std=1e-3)
         nn.init.zeros_(last.bias)
 
-    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B h w"]:
-        copy = fixed_copy(images, self.side_px)
-        residual = self.residual(copy.to(self.gain.dtype)).squeeze(1)
-        energy = log_edge_energy(copy, _CELL_PX)
+    def forward(self, images: Float[Tensor, "B *T C H W"]) -> Float[Tensor, "B *T h w"]:
+        copies = _copies(images, self.side_px)
+        residual = self.residual(copies.to(self.gain.dtype).flatten(0, -4))
+        residual = residual.squeeze(1).unflatten(0, images.shape[:-3])
+        energy = log_edge_energy(copies, _CELL_PX)
         return _score(self.gain * energy + residual.to(energy.dtype))
 
 
+def _copies(images: Float[Tensor, "B *T C H W"], side_px: int | None) -> Tensor:
+    return fixed_copy(images.flatten(0, -4), side_px).unflatten(0, images.shape[:-3])
+
+
 def log_edge_energy(
-    images: Float[Tensor, "B C H W"], cell_px: int
-) -> Float[Tensor, "B H/cell W/cell"]:
+    images: Float[Tensor, "B *T C H W"], cell_px: int
+) -> Float[Tensor, "B *T H/cell W/cell"]:
     """Standardised logarithm of the gradient energy of each cell.
 
     `e = mean over the cell of dx^2 + dy^2`, with forward differences of the channels' mean;
     `l = log(e / mean(e) + 0.01)`; the result is `(l - mean(l)) / std(l)` over each image alone, so
-    it depends neither on the contrast nor on the batch. A flat image gives zeros.
+    it depends neither on the contrast nor on the batch. A flat image gives zeros. A clip is one
+    image of all its frames.
 
     Args:
         images: Any range; at least `cell_px` pixels a side.
@@ -124,16 +134,19 @@ def log_edge_energy(
             f"images must be at least cell_px = {cell_px} px a side to be scored, got "
             f"{images.shape[-2]} x {images.shape[-1]} px; enlarge them or set side_px"
         )
-    grey = images.to(torch.promote_types(images.dtype, torch.float32)).mean(1, keepdim=True)
+    frames = images.flatten(0, -4)
+    grey = frames.to(torch.promote_types(frames.dtype, torch.float32)).mean(1, keepdim=True)
     padded = F.pad(grey, (0, 1, 0, 1), mode="replicate")
     corner = padded[..., :-1, :-1]
     across, down = padded[..., :-1, 1:] - corner, padded[..., 1:, :-1] - corner
     energy = F.avg_pool2d(across.square() + down.square(), cell_px).squeeze(1)
+    energy = energy.unflatten(0, images.shape[:-3])
+    cells = tuple(range(1, energy.ndim))  # of the image, or of all frames of the clip
     tiny = torch.finfo(energy.dtype).tiny
-    relative = energy / energy.mean((1, 2), keepdim=True).clamp_min(tiny)
+    relative = energy / energy.mean(cells, keepdim=True).clamp_min(tiny)
     logarithm = (relative + _ENERGY_FLOOR).log()
-    centred = logarithm - logarithm.mean((1, 2), keepdim=True)
-    variance = centred.square().mean((1, 2), keepdim=True)
+    centred = logarithm - logarithm.mean(cells, keepdim=True)
+    variance = centred.square().mean(cells, keepdim=True)
     return centred / variance.clamp_min(1e-6).sqrt()
 
 
