@@ -159,6 +159,7 @@ def carry_over(
         proj=parts.proj,
         norm=parts.norm,
         positions=parts.positions,
+        time_positions=parts.time_positions,
         num_tokens=parts.num_patches if num_tokens is None else num_tokens,
         num_rows=num_rows,
         partition=partition,
@@ -196,7 +197,7 @@ def _check_host(host: nn.Module) -> None:
 
 def _check_same_function(family: Family, host: nn.Module, model: nn.Module, parts: Parts) -> None:
     weight = parts.proj.weight
-    images = noise((parts.proj.in_channels, *parts.image_px)).to(weight)
+    images = noise(parts.shape).to(weight)
     with comparing(weight, host, model), _neutral(tokenizer_of(model), parts.num_patches):
         expected, actual = family.features(host, images), family.features(model, images)
     difference = relative_difference([expected], [actual])

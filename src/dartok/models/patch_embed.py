@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from dartok.core.projection import Projection
 from dartok.core.regions import Regions
 from dartok.core.steering import Steering
 from dartok.core.tokenizer import Tokenizer
@@ -36,9 +37,9 @@ class RegionPatchEmbed(Tokenizer):
         self.pixel_range: PixelRange | None = None
 
     def regions(
-        self, images: Float[Tensor, "B C H W"], steering: Steering | None = None
+        self, images: Float[Tensor, "B *T C H W"], steering: Steering | None = None
     ) -> Regions:
-        """The regions of a batch of images; says once if these were not normalised."""
+        """The regions of images or clips; says once if these were not normalised."""
         found = super().regions(images, steering)
         if self.pixel_range is not None:
             self.pixel_range.say_if_raw(images)
@@ -60,7 +61,7 @@ class RegionPatchEmbed(Tokenizer):
         return self.proj.weight.dtype
 
     @property
-    def projection(self) -> nn.Conv2d:
+    def projection(self) -> Projection:
         """The patch projection, under the name by which models of transformers read its dtype."""
         return self.proj
 
@@ -90,7 +91,7 @@ class RegionPatchEmbed(Tokenizer):
         if img_size is not None:
             self.img_size = _pair(img_size)
 
-    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:  # type: ignore[override]
+    def forward(self, images: Float[Tensor, "B *T C H W"]) -> Float[Tensor, "B N D"]:  # type: ignore[override]
         return super().forward(images).tokens
 
 

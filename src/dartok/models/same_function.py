@@ -1,5 +1,6 @@
 """What `adapt` and `reshape` compare a host with their result by, before they let it go."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -41,15 +42,24 @@ def _wide(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def noise(shape: tuple[int, int, int]) -> Tensor:
+def noise(shape: tuple[int, ...]) -> Tensor:
     """Noise of a grain of 4 px: white noise would measure how well float32 places a sample.
 
     That is to 1e-5 px in pictures of 500 px, which is 2e-5 of the difference of two pixels.
+
+    Args:
+        shape: `(C, H, W)` of a picture, or `(T, C, H, W)` of a clip.
+    Returns:
+        A batch of one.
+    Example:
+        >>> noise((8, 3, 32, 32)).shape
+        torch.Size([1, 8, 3, 32, 32])
     """
     generator = torch.Generator().manual_seed(0)
-    grains = (-(-shape[1] // _GRAIN_PX), -(-shape[2] // _GRAIN_PX))
-    drawn = torch.randn((1, shape[0], *grains), generator=generator, device="cpu")
-    return nn.functional.interpolate(drawn, shape[1:], mode="bilinear")
+    *before, height, width = shape
+    grains = (-(-height // _GRAIN_PX), -(-width // _GRAIN_PX))
+    drawn = torch.randn((1, math.prod(before), *grains), generator=generator, device="cpu")
+    return nn.functional.interpolate(drawn, (height, width), mode="bilinear").view(1, *shape)
 
 
 @contextmanager

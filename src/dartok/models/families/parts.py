@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dartok.core.projection import Projection, patch_sides, tubelet_of
 from dartok.models.patch_embed import RegionPatchEmbed
 
 __all__ = ["Family", "Parts", "check_whole_patches"]
@@ -13,22 +14,31 @@ __all__ = ["Family", "Parts", "check_whole_patches"]
 class Parts(NamedTuple):
     """The parts of a host that the tokenizer takes over; they are shared, not copied."""
 
-    proj: nn.Conv2d
-    """Patch projection: kernel equal to stride."""
+    proj: Projection
+    """Patch projection: kernel equal to stride; of tubelets for a host of clips."""
     norm: nn.Module | None
     """What follows the projection, before the positions."""
     positions: Float[Tensor, "1 D rows columns"] | None
     """The patch positions as a map, a contiguous copy; None where the host adds none."""
     image_px: tuple[int, int]
     """Height and width of the pictures that the host is made for."""
+    time_positions: Float[Tensor, "1 D steps"] | None = None
+    """The positions of a clip's steps, a contiguous copy; None where the host adds none."""
+    num_frames: int | None = None
+    """Frames of the clips that the host is made for; None for pictures."""
 
     @property
     def num_patches(self) -> int:
-        """Tokens of the host's fixed grid."""
-        rows, columns = (
-            side // patch for side, patch in zip(self.image_px, self.proj.kernel_size, strict=True)
-        )
-        return rows * columns
+        """Tokens of the host's fixed grid, of all its steps for a host of clips."""
+        height, width = patch_sides(self.proj)
+        steps = 1 if self.num_frames is None else self.num_frames // tubelet_of(self.proj)
+        return steps * (self.image_px[0] // height) * (self.image_px[1] // width)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(C, H, W)` of the host's pictures, `(T, C, H, W)` of its clips."""
+        picture = (self.proj.in_channels, *self.image_px)
+        return picture if self.num_frames is None else (self.num_frames, *picture)
 
 
 class Family(Protocol):
