@@ -56,7 +56,7 @@ wheel-test: wheel  ## Install the wheel into a clean environment and run the tes
 	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder/venv"; \
 	$(BIN)/uv pip install --quiet --python "$$folder/venv/bin/python" -c constraints.txt \
-		"$$(ls $(CURDIR)/dist/*.whl)[data,demo,dense,train,test]"; \
+		"$$(ls $(CURDIR)/dist/*.whl)[data,demo,dense,train,video,test]"; \
 	cp -R tests conftest.py pyproject.toml "$$folder"; \
 	cd "$$folder"; \
 	env -u PYTHONPATH venv/bin/dartok env; \

@@ -34,11 +34,11 @@ PACKAGES = {
     | {"transformers", "triton"},
     "tasks": VISION | {"segmentation_models_pytorch", "torchmetrics"},
     "data": VISION
-    | {"PIL", "braceexpand", "datasets", "pyarrow", "skimage", "sklearn", "webdataset"},
+    | {"PIL", "av", "braceexpand", "datasets", "pyarrow", "skimage", "sklearn", "webdataset"},
     "train": VISION
     | {"PIL", "alembic", "mlflow", "pyarrow", "ray", "sqlalchemy", "tensorboard", "wandb"},
     "bench": VISION,
-    "draw": TENSORS | {"PIL", "matplotlib", "numpy"},
+    "draw": TENSORS | {"PIL", "av", "matplotlib", "numpy"},
     "cli": VISION | {"PIL", "cyclopts", "rich", "skimage", "sklearn"},
     "": set(),
 }

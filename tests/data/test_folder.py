@@ -46,6 +46,14 @@ def test_what_is_hidden_or_no_picture_is_passed_over(tmp_path):
     assert names(FolderSource(tmp_path)) == ["a/1.png", "b/1.png"]
 
 
+def test_a_name_that_is_no_text_is_found_again(tmp_path):
+    put(tmp_path / "a" / "1.png")
+    put(tmp_path / "b" / "\udcff é.png")  # a byte that is no UTF-8
+    source = FolderSource(tmp_path)
+    assert names(source) == ["a/1.png", "b/\udcff é.png"]
+    assert source.load(1).size == (4, 3)
+
+
 def test_a_hidden_folder_above_the_classes_hides_nothing(tmp_path):
     for name in (".cache/a/1.png", ".cache/b/1.png"):
         put(tmp_path / name)

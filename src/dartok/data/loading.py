@@ -1,8 +1,9 @@
 """Batches of pictures read by index: reproducible, and past damaged ones."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import tee
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dartok.data.items import NUM_STAND_INS, Item, collate
+from dartok.data.items import NUM_STAND_INS, Item, collate_of, unless_damaged
 from dartok.data.order import Draw
 from dartok.data.samples import (
     BadSample,
     Batch,
+    DamagedError,
     Labelled,
     LabelledTransform,
     PictureSource,
@@ -140,11 +142,24 @@ def seeded(*key: int, device: torch.device | None = None) -> Iterator[None]:
         random.setstate(states[2])
 
 
-class _TrainItems(Dataset[Item]):
+class _Items(Dataset[Item]):
+    def __init__(self, source: PictureSource, transform: Transform | LabelledTransform) -> None:
+        self.source, self.transform = source, transform
+
+    def _transformed(
+        self, image: Any, index: int, bad: list[BadSample]
+    ) -> Tensor | Labelled | None:
+        """What a transform raises of its own, and not of damage, is a bug and not passed over."""
+        make: Callable[[], Tensor | Labelled] = partial(self.transform, image)
+        return unless_damaged(make, self.source.name(index), bad, DamagedError)
+
+
+class _TrainItems(_Items):
     def __init__(
         self, source: PictureSource, transform: Transform | LabelledTransform, seed: int
     ) -> None:
-        self.source, self.transform, self.seed = source, transform, seed
+        super().__init__(source, transform)
+        self.seed = seed
 
     def __getitem__(self, draw: Draw) -> Item:
         bad: list[BadSample] = []
@@ -152,24 +167,24 @@ class _TrainItems(Dataset[Item]):
         for attempt in range(min(NUM_STAND_INS, len(self.source))):
             index = (draw.sample + attempt * stride) % len(self.source)
             image = _read(self.source, index, bad)
-            if image is not None:
-                with seeded(self.seed, draw.epoch, index, draw.repeat):
-                    made = self.transform(image)
+            if image is None:
+                continue
+            with seeded(self.seed, draw.epoch, index, draw.repeat):
+                made = self._transformed(image, index, bad)
+            if made is not None:
                 return _item(self.source, index, made, "", bad)
         return Item(None, 0, "", tuple(bad))
 
 
-class _EvalItems(Dataset[Item]):
-    def __init__(self, source: PictureSource, transform: Transform | LabelledTransform) -> None:
-        self.source, self.transform = source, transform
-
+class _EvalItems(_Items):
     def __getitem__(self, index: int) -> Item:
         bad: list[BadSample] = []
         image = _read(self.source, index, bad)
         name = self.source.name(index)
-        if image is None:
+        made = None if image is None else self._transformed(image, index, bad)
+        if made is None:
             return Item(None, 0, name, tuple(bad))
-        return _item(self.source, index, self.transform(image), name, bad)
+        return _item(self.source, index, made, name, bad)
 
 
 def _item(
@@ -183,21 +198,15 @@ def _item(
 
 
 def _read(source: PictureSource, index: int, bad: list[BadSample]) -> Any:
-    try:
-        return source.load(index)
-    except ValueError as error:
-        bad.append(BadSample(source.name(index), str(error)))
-        return None
+    return unless_damaged(partial(source.load, index), source.name(index), bad, ValueError)
 
 
-def _loader(
-    items: Dataset[Item], draws: Iterable[Any], workers: int, pin_memory: bool
-) -> DataLoader[Any]:
+def _loader(items: _Items, draws: Iterable[Any], workers: int, pin_memory: bool) -> DataLoader[Any]:
     return DataLoader(
         items,
         batch_sampler=draws,  # any iterable of lists serves
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=collate_of(items.transform),
         pin_memory=pin_memory,
         generator=torch.Generator(),  # the loader must not draw from the global generator
     )

@@ -8,14 +8,19 @@ from jaxtyping import Float, Int
 from PIL.Image import Image
 from torch import Tensor
 
+from dartok.data.images import decode_image
+
 __all__ = [
     "AnySource",
     "BadSample",
     "Batch",
+    "ClipTransform",
+    "DamagedError",
     "Labelled",
     "LabelledTransform",
     "PictureSource",
     "RawSample",
+    "Shaped",
     "ShardedSource",
     "Source",
     "SourceError",
@@ -24,6 +29,17 @@ __all__ = [
 
 Transform = Callable[[Image], Tensor]
 """A picture as the model expects it: `(3, H, W)`, normalised."""
+
+ClipTransform = Callable[[Any], Tensor]
+"""A video as the model expects it: a clip `(T, 3, H, W)`, or several, `(views, T, 3, H, W)`."""
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """A transform to something else than a picture, which says what a batch of none looks like."""
+
+    sample_shape: tuple[int, ...]
+    """Of what it makes; 0 where that depends on the sample."""
 
 
 class Labelled(NamedTuple):
@@ -57,13 +73,10 @@ class PictureSource(Protocol):
 
 @runtime_checkable
 class Source(PictureSource, Protocol):
-    """Pictures that each have one label."""
+    """Pictures, or videos, that each have one label."""
 
     def label(self, index: int) -> int:
         """Class of a picture, without reading it."""
-
-    def load(self, index: int) -> Image:
-        """Read a picture; ValueError if it is damaged."""
 
 
 class RawSample(NamedTuple):
@@ -73,6 +86,15 @@ class RawSample(NamedTuple):
     label: int
     data: bytes
     """Of the image file; empty where the source holds none."""
+    decode: Callable[[bytes, str], Any] = decode_image
+    """Reads the data, the name being for the message; ValueError if they are damaged."""
+
+
+class DamagedError(ValueError):
+    """What was loaded is found damaged only now that a transform reads more of it, as of a video.
+
+    It is passed over, named and counted as what cannot be loaded is.
+    """
 
 
 class SourceError(ValueError):

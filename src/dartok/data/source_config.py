@@ -34,6 +34,8 @@ class DataConfig:
     """Column of a table that holds the pictures."""
     label_column: str = "label"
     """Column of a table that holds their classes."""
+    root: Path | None = None
+    """Folder that the paths in a list of videos start from; by default the one it lies in."""
     shuffle_buffer: int = 1000
     """Pictures of a training stream that each worker mixes in memory."""
     image_px: int | None = None

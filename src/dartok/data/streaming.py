@@ -3,20 +3,22 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, count, islice, repeat
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from dartok.data.images import decode_image
-from dartok.data.items import NUM_STAND_INS, Item, collate
+from dartok.data.items import NUM_STAND_INS, Item, collate, collate_of, unless_damaged
 from dartok.data.loading import seeded
 from dartok.data.order import TrainOrder
 from dartok.data.parts import read_epoch, read_part
 from dartok.data.samples import (
     BadSample,
     Batch,
+    DamagedError,
     RawSample,
     ShardedSource,
     SourceError,
@@ -109,6 +111,17 @@ def _worker() -> tuple[int, int]:
     return (0, 1) if info is None else (info.id, info.num_workers)
 
 
+def _decoded(sample: RawSample, bad: list[BadSample]) -> Any:
+    decode = partial(sample.decode, sample.data, sample.name)
+    return unless_damaged(decode, sample.name, bad, ValueError)
+
+
+def _transformed(
+    transform: Transform, image: Any, sample: RawSample, bad: list[BadSample]
+) -> Tensor | None:
+    return unless_damaged(partial(transform, image), sample.name, bad, DamagedError)
+
+
 @dataclass
 class _EvalStream(IterableDataset[Batch | str]):
     source: ShardedSource
@@ -122,18 +135,18 @@ class _EvalStream(IterableDataset[Batch | str]):
         worker, num_workers = _worker()
         part, num_parts = self.rank * num_workers + worker, self.world_size * num_workers
         samples = read_part(self.source, range(self.source.num_shards), part, num_parts)
+        stack = collate_of(self.transform)
         try:
             while chunk := list(islice(samples, self.batch_size)):
-                yield collate([self._item(sample) for sample in chunk])
+                yield stack([self._item(sample) for sample in chunk])
         except SourceError as error:
             yield str(error)
 
     def _item(self, sample: RawSample) -> Item:
-        try:
-            image = decode_image(sample.data, sample.name)
-        except ValueError as error:
-            return Item(None, sample.label, sample.name, (BadSample(sample.name, str(error)),))
-        return Item(self.transform(image), sample.label, sample.name, ())
+        bad: list[BadSample] = []
+        image = _decoded(sample, bad)
+        made = None if image is None else _transformed(self.transform, image, sample, bad)
+        return Item(made, sample.label, sample.name, tuple(bad))
 
 
 @dataclass
@@ -196,13 +209,13 @@ class _TrainStream(IterableDataset[Batch | str]):
             if attempt == len(ahead):
                 ahead.append(next(samples))
             sample = ahead[attempt]
-            try:
-                image = decode_image(sample.data, sample.name)
-            except ValueError as error:
-                bad.append(BadSample(sample.name, str(error)))
+            image = _decoded(sample, bad)
+            if image is None:
                 continue
             with seeded(self.order.seed, *key):
-                return Item(self.transform(image), sample.label, "", tuple(bad))
+                made = _transformed(self.transform, image, sample, bad)
+            if made is not None:
+                return Item(made, sample.label, "", tuple(bad))
         raise SourceError(
             f"no picture stands in for a damaged one: {NUM_STAND_INS} in a row are damaged, such "
             f"as {bad[-1].name} ({bad[-1].reason}); mend or remove them"
