@@ -24,6 +24,10 @@ def test_every_model_has_a_line_with_its_numbers(dartok):
         "196 14 31.10 M RMT-S behind an image reshaper, efficientnet_b0, 448 px"
     )
     assert " ".join(lines["videomamba_middle"][4:]) == "VideoMamba-M, fixed grid, 224 px"
+    assert lines["videomamba_tiny_video"][0] == "1568"
+    assert " ".join(lines["videomamba_small_video"][4:]) == (
+        "VideoMamba-S for video, fixed grid, 8 frames of 224 px"
+    )
     assert "on vim_* and videomamba_* of stride 16." in out
 
 
@@ -55,7 +59,7 @@ def test_models_of_one_layout_are_built_once_and_without_weights(dartok, monkeyp
     command._num_parameters.cache_clear()
     monkeypatch.setattr(named, "build_named", counted)
     dartok("models")
-    assert len(built) == len(set(built)) == 19
+    assert len(built) == len(set(built)) == 22
 
 
 @pytest.mark.parametrize("pattern", ["vit_tin", "*vit_tin*", "darvit_tin*"])

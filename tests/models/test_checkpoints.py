@@ -18,6 +18,7 @@ from dartok.models.presets import (
     DARVIM_PRESETS,
     PRESETS,
     RMT_PRESETS,
+    VIDEO_PRESETS,
     VIM_PRESETS,
 )
 
@@ -25,7 +26,7 @@ from dartok.models.presets import (
 def authors_checkpoint(name: str, num_classes: int = 1000) -> dict[str, torch.Tensor]:
     """A state dict in the official layout, with random values."""
     state = build_named(name, num_classes=num_classes).state_dict()
-    if name in {**VIM_PRESETS, **RMT_PRESETS}:
+    if name in {**VIM_PRESETS, **VIDEO_PRESETS, **RMT_PRESETS}:
         return state
     if name in DARMT_PRESETS:
         return {_their_name(key): value for key, value in state.items() if not _is_ours(key)}

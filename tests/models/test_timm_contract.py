@@ -12,8 +12,9 @@ import torch
 from timm.models import group_parameters
 
 import dartok
+from dartok.models.mamba.video import VideoVim
 from dartok.models.mamba.vim import Vim
-from dartok.models.presets import DARMT_PRESETS, RMT_PRESETS, VIM_PRESETS
+from dartok.models.presets import DARMT_PRESETS, RMT_PRESETS, VIDEO_PRESETS, VIM_PRESETS
 from dartok.models.registry import ADAPTED
 
 HIERARCHICAL = {*RMT_PRESETS, *DARMT_PRESETS}
@@ -22,18 +23,20 @@ NAMES = sorted({*dartok.list_models(), ADAPTED} - HIERARCHICAL)
 ADAPTED_VIM = f"{ADAPTED} on vim_tiny"
 ON_REGIONS = ["darvit_sm", "darvit_tiny", "darvit_tiny_v2", "darvim_tiny", ADAPTED, ADAPTED_VIM]
 """Those whose layers differ; the others differ in their number of tokens or in their width."""
-ON_A_GRID = ["vim_tiny", "videomamba_tiny", "vim_tiny_stride8"]
+ON_A_GRID = ["vim_tiny", "videomamba_tiny", "vim_tiny_stride8", "videomamba_tiny_video"]
 """The same of those that regions can be put on."""
 SIZE = (64, 96)
 NUM_TOKENS = 12
+NUM_FRAMES = 3
 
 
 def create(name, **options):
     """A registered model with random weights, small where it can be."""
     name, _, host = name.partition(" on ")
     usual = {"num_classes": 5}
-    if name in VIM_PRESETS:
+    if name in {**VIM_PRESETS, **VIDEO_PRESETS}:
         usual |= {"img_size": SIZE, "depth": 4}
+        usual |= {"num_frames": NUM_FRAMES} if name in VIDEO_PRESETS else {}
     else:
         usual["num_tokens"] = NUM_TOKENS
     if name == ADAPTED:
@@ -42,22 +45,32 @@ def create(name, **options):
 
 
 def on_a_grid(model):
-    return type(model) is Vim
+    return type(model) in (Vim, VideoVim)
 
 
 def length_of(model):
     """Tokens, the class token and its like among them."""
     patches = model.patch_embed.num_patches if on_a_grid(model) else NUM_TOKENS
-    return model.num_prefix_tokens + patches
+    steps = NUM_FRAMES if isinstance(model, VideoVim) else 1
+    return model.num_prefix_tokens + steps * patches
 
 
 def map_size(model):
-    """Height and width of its feature maps, for the usual pictures."""
-    return model.patch_embed.grid_size if on_a_grid(model) else (SIZE[0] // 16, SIZE[1] // 16)
+    """Height and width of its feature maps, for the usual pictures; of clips behind their steps."""
+    steps = (NUM_FRAMES,) if isinstance(model, VideoVim) else ()
+    size = model.patch_embed.grid_size if on_a_grid(model) else (SIZE[0] // 16, SIZE[1] // 16)
+    return (*steps, *size)
 
 
 def pictures(count=2, size=SIZE, channels=3):
     return torch.randn(count, channels, *size)
+
+
+def seen_by(name, count=2, size=SIZE, channels=3):
+    """Pictures, or clips for a model that reads those."""
+    if name not in VIDEO_PRESETS:
+        return pictures(count, size, channels)
+    return torch.randn(count, NUM_FRAMES, channels, *size)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +99,7 @@ def test_the_names_are_all_that_we_register():
 def test_a_forward_pass_is_finite_in_both_modes(models, name):
     model = models(name)
     for training in (False, True):
-        logits = model.train(training)(pictures())
+        logits = model.train(training)(seen_by(name))
         assert logits.shape == (2, 5)
         assert logits.isfinite().all()
     model.eval()
@@ -96,14 +109,14 @@ def test_a_forward_pass_is_finite_in_both_modes(models, name):
 @pytest.mark.parametrize("size", [(48, 48), (64, 160), (75, 50)])
 @torch.no_grad()
 def test_any_size_works(models, name, size):
-    assert models(name)(pictures(1, size)).shape == (1, 5)
+    assert models(name)(seen_by(name, 1, size)).shape == (1, 5)
 
 
 @pytest.mark.refuses
 @pytest.mark.parametrize("name", ON_A_GRID)
 def test_a_fixed_grid_takes_its_own_size_alone_and_no_number_of_tokens(models, name):
     with pytest.raises((AssertionError, ValueError)):  # timm's own asserts
-        models(name)(pictures(1, (96, 64)))
+        models(name)(seen_by(name, 1, (96, 64)))
     with pytest.raises(TypeError, match="unexpected keyword argument 'num_tokens'"):
         create(name, num_tokens=4)
 
@@ -116,7 +129,7 @@ def frozen(name):
 @distinct
 def test_every_parameter_that_learns_gets_a_finite_gradient(name):
     model = create(name).train()
-    model(pictures()).square().mean().backward()
+    model(seen_by(name)).square().mean().backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.requires_grad != frozen(parameter_name), parameter_name
         if parameter.requires_grad:
@@ -141,7 +154,7 @@ def test_the_configuration_names_layers_that_are_there(models, name):
 @distinct
 @torch.no_grad()
 def test_the_head_can_be_left_out_and_exchanged(name):
-    model, images = create(name).eval(), pictures()
+    model, images = create(name).eval(), seen_by(name)
     width = model.num_features
     model.reset_classifier(0)
     assert model(images).shape == (2, width)
@@ -157,7 +170,7 @@ def test_the_head_can_be_left_out_and_exchanged(name):
 @distinct
 @torch.no_grad()
 def test_features_and_head_make_the_logits(models, name):
-    model, images = models(name), pictures()
+    model, images = models(name), seen_by(name)
     features = model.forward_features(images)
     assert features.shape == (2, length_of(model), model.num_features)
     assert torch.equal(model.forward_head(features), model(images))
@@ -170,7 +183,7 @@ def test_features_and_head_make_the_logits(models, name):
 @torch.no_grad()
 def test_a_feature_extractor_gives_the_maps_that_it_announces(name):
     model = create(name, features_only=True, out_indices=(0, 2, -1)).eval()
-    maps = model(pictures())
+    maps = model(seen_by(name))
     info = model.feature_info
     assert len(maps) == len(info.channels()) == 3
     for features, channels, reduction in zip(maps, info.channels(), info.reduction(), strict=True):
@@ -182,7 +195,7 @@ def test_a_feature_extractor_gives_the_maps_that_it_announces(name):
 @distinct
 @torch.no_grad()
 def test_intermediates_agree_with_the_forward_pass(models, name):
-    model, images = models(name), pictures()
+    model, images = models(name), seen_by(name)
     final, taken = model.forward_intermediates(images, indices=[0, -1], norm=True)
     assert torch.equal(final, model.forward_features(images))
     shape = (2, model.embed_dim, *map_size(model))
@@ -204,7 +217,7 @@ def test_intermediates_agree_with_the_forward_pass(models, name):
 @distinct
 @torch.no_grad()
 def test_layers_that_no_feature_needs_can_be_cut_off(name):
-    model, images = create(name).eval(), pictures()
+    model, images = create(name).eval(), seen_by(name)
     expected = model.forward_intermediates(images, indices=[1], intermediates_only=True)
     model.prune_intermediate_layers([1])
     assert len(model.blocks) == 2
@@ -215,7 +228,7 @@ def test_layers_that_no_feature_needs_can_be_cut_off(name):
 @distinct
 @torch.no_grad()
 def test_a_state_dict_goes_round_strictly(models, name):
-    model, images = models(name), pictures()
+    model, images = models(name), seen_by(name)
     other = create(name).eval()
     assert not torch.equal(other(images), model(images))
     other.load_state_dict(model.state_dict(), strict=True)
@@ -227,7 +240,7 @@ def test_pictures_of_other_channels_are_taken():
     assert create(ADAPTED, in_chans=1).eval()(pictures(channels=1)).shape == (2, 5)
     assert create(ADAPTED, in_chans=6).eval()(pictures(channels=6)).shape == (2, 5)
     for name in (ADAPTED_VIM, *ON_A_GRID):
-        assert create(name, in_chans=1).eval()(pictures(channels=1)).shape == (2, 5)
+        assert create(name, in_chans=1).eval()(seen_by(name, channels=1)).shape == (2, 5)
 
 
 @pytest.mark.refuses
@@ -238,7 +251,7 @@ def test_a_pretrained_scorer_of_other_channels_is_refused():
 
 @distinct
 def test_checkpointing_changes_neither_logits_nor_gradients(name):
-    model, images = create(name).train(), pictures()
+    model, images = create(name).train(), seen_by(name)
     state = {key: value.clone() for key, value in model.state_dict().items()}
     results = []
     for enabled in (False, True):
@@ -260,7 +273,7 @@ def test_every_parameter_is_in_one_group(models, name, coarse):
     groups = group_parameters(model, model.group_matcher(coarse=coarse))
     grouped = [parameter for group in groups.values() for parameter in group]
     assert sorted(grouped) == sorted(name for name, _ in model.named_parameters())
-    stem = [part for part in grouped if part.startswith("patch_embed.")]
+    stem = [part for part in grouped if part.startswith("patch_embed.") or "pos_embed" in part]
     assert set(stem) <= set(groups[0])
 
 
@@ -278,7 +291,7 @@ def test_what_is_not_decayed_is_there(models, name):
 @torch.no_grad()
 def test_half_precision_runs(models, name):
     model = create(name).eval().to(torch.bfloat16)
-    logits = model(pictures().to(torch.bfloat16))
+    logits = model(seen_by(name).to(torch.bfloat16))
     assert logits.dtype == torch.bfloat16
     assert logits.isfinite().all()
 
@@ -287,9 +300,9 @@ def test_half_precision_runs(models, name):
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore")  # checks of the input are no part of the trace
 def test_a_traced_model_gives_the_same_logits(models, name):
-    model, images = models(name), pictures()
+    model, images = models(name), seen_by(name)
     traced = torch.jit.trace(model, images, check_trace=False)
-    other = pictures() * 2
+    other = seen_by(name) * 2
     torch.testing.assert_close(traced(other), model(other), rtol=1e-4, atol=1e-5)
 
 
@@ -307,7 +320,7 @@ def test_a_model_tells_its_size_and_takes_another(name):
     assert model.patch_embed.grid_size == (4, 6)
     model.set_input_size(img_size=(32, 48))
     assert model.patch_embed.grid_size == (2, 3)
-    assert model.eval()(pictures(1, (32, 48))).shape == (1, 5)
+    assert model.eval()(seen_by(name, 1, (32, 48))).shape == (1, 5)
 
 
 @pytest.mark.slow
@@ -316,5 +329,8 @@ def test_a_model_tells_its_size_and_takes_another(name):
 def test_the_usual_size_works(name):
     options = {"host": "test_vit"} if name == ADAPTED else {}
     model = timm.create_model(name, **options).eval()
-    size = model.default_cfg["input_size"]
-    assert model(torch.randn(1, *size)).shape == (1, 1000)
+    _, *size = model.default_cfg["input_size"]
+    if name in VIDEO_PRESETS:
+        assert model(torch.randn(1, 8, 3, *size)).shape == (1, 400)
+    else:
+        assert model(torch.randn(1, 3, *size)).shape == (1, 1000)

@@ -67,16 +67,17 @@ def _names(pattern: str) -> list[str]:
 
 def _entry(name: str) -> ModelEntry:
     from dartok.core.partition import default_num_rows
-    from dartok.models.presets import PRESETS, RmtPreset, VimPreset
+    from dartok.models.presets import PRESETS, RmtPreset, VideoPreset, VimPreset
 
     preset = PRESETS[name]
     layout: Preset = preset
+    frames = preset.num_frames if isinstance(preset, VideoPreset) else 1
     if not isinstance(preset, VimPreset | RmtPreset):
         layout = replace(preset, num_tokens=196)
     return {
         "name": name,
         "tokens": preset.num_tokens,
-        "rows": preset.num_tokens and default_num_rows(preset.num_tokens, 1, 1),
+        "rows": preset.num_tokens and default_num_rows(preset.num_tokens, 1, 1, num_frames=frames),
         "parameters": _num_parameters(layout),
         "summary": preset.summary,
     }

@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 
 from torch import nn
 
+from dartok.core.names import whole_number
 from dartok.core.partition import PartitionName
 from dartok.core.sampling import SamplingName
 from dartok.core.scoring import Scored
@@ -34,6 +35,7 @@ def adapt(
     *,
     num_tokens: int | Literal["auto"] | None = None,
     num_rows: int | None = None,
+    num_frames: int | None = None,
     scorer: str | nn.Module = "conv",
     scorer_weights: str | Path | None = None,
     partition: PartitionName = "flow",
@@ -59,6 +61,10 @@ def adapt(
 
     Vision Mambas (`vim_*`, `videomamba_*`) read the regions in the order of the strip.
 
+    With `num_frames` a model of images becomes one of clips `(B, T, C, H, W)`: one budget for the
+    whole clip, joint attention over its tokens, and positions in time, which start at 0. Of a clip
+    of one frame it still makes what the host makes of the image.
+
     A host may also hold its encoder, as a classifier of transformers, a CLIP or a vision-language
     model does, or a model of your own: then only the encoder changes, and it alone is compared.
     What reads its tokens must take any number of them, in the order of reading; a language model
@@ -67,9 +73,11 @@ def adapt(
     Args:
         host: A vision transformer of timm, transformers or torchvision, a `vim_*` or `videomamba_*`
             of `dartok.create_model`, or what holds one.
-        num_tokens: Regions per image; None for the host's own count; "auto" for each image its own,
-            with the host's on average (see `dartok.set_num_tokens`).
-        num_rows: Rows of regions; None for about square regions.
+        num_tokens: Regions per image or clip; None for the host's own count, of all frames; "auto"
+            for each image its own, with the host's on average (see `dartok.set_num_tokens`).
+        num_rows: Rows of regions, in each frame; None for about square regions.
+        num_frames: Frames of the clips that the positions in time are for; clips of other lengths
+            resample them. None for images, and for hosts of clips, which have their own.
         scorer: A name that `dartok.scorers.create_scorer` knows, or a module that maps images to
             positive scores `(B, h, w)`.
         scorer_weights: For a scorer by name: None, "imagenet" or a file.
@@ -99,7 +107,7 @@ def adapt(
     parts = family.take_apart(encoder)
     model = carry_over(
         encoder,
-        parts,
+        parts if num_frames is None else _with_frames(encoder, parts, num_frames),
         scorer=as_scorer(scorer, scorer_weights, parts.proj.in_channels),
         num_tokens=None if isinstance(num_tokens, str) else num_tokens,
         num_rows=num_rows,
@@ -114,6 +122,8 @@ def adapt(
     )
     note_pixels(model)
     _check_same_function(family, encoder, model, parts)
+    if num_frames is not None:
+        _check_clips(family, encoder, model, parts)
     if isinstance(num_tokens, str):
         set_num_tokens(model, num_tokens, num_rows=num_rows)
     return around(host, place, model)
@@ -206,6 +216,38 @@ def _check_same_function(family: Family, host: nn.Module, model: nn.Module, part
         raise ValueError(
             f"adapt cannot carry over {type(host).__name__}: on the fixed grid its features differ "
             f"by {difference:.1e} (relative), more than {largest:.0e}"
+        )
+
+
+def _with_frames(host: nn.Module, parts: Parts, num_frames: int) -> Parts:
+    """The parts of a host of images as those of one of clips, whose positions in time are 0."""
+    if parts.num_frames is not None:
+        raise ValueError(
+            f"num_frames is for hosts of images, got {num_frames} for {type(host).__name__}, whose "
+            f"clips have {parts.num_frames} frames; leave it out"
+        )
+    num_frames = whole_number("num_frames", num_frames)
+    times = parts.proj.weight.new_zeros(1, parts.proj.out_channels, num_frames)
+    return parts._replace(num_frames=num_frames, time_positions=times)
+
+
+def _check_clips(family: Family, host: nn.Module, model: nn.Module, parts: Parts) -> None:
+    """Refuse a host whose forward cannot be given clips, or makes another thing of one frame."""
+    weight, embed = parts.proj.weight, tokenizer_of(model)
+    clips = noise((2, *parts.shape)).to(weight)
+    try:
+        with comparing(weight, host, model), embed.at_num_tokens(parts.num_patches):
+            one, image = (family.features(model, x) for x in (clips[:, :1], clips[:, 0]))
+            family.features(model, clips)
+    except (ValueError, RuntimeError, TypeError, IndexError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"adapt cannot make {type(host).__name__} one of clips ({reason}); leave out num_frames"
+        ) from error
+    if relative_difference([image], [one]) > largest_difference(weight.dtype):
+        raise ValueError(
+            f"adapt cannot make {type(host).__name__} one of clips: of one frame it makes another "
+            "thing than of the image; leave out num_frames"
         )
 
 

@@ -10,10 +10,20 @@ from torch import Tensor
 
 from dartok.core.notices import say_once
 from dartok.models.darmt import RegionRMT
+from dartok.models.mamba.inflation import fitted_in_time, inflated, of_pictures, video_options
+from dartok.models.mamba.region_video import RegionVideoVim
 from dartok.models.mamba.region_vim import RegionVim
 from dartok.models.mamba.sequence import class_first, place_of
+from dartok.models.mamba.video import VideoVim
 from dartok.models.named import NamedModel, build_named
-from dartok.models.presets import PRESETS, VIM_PRESETS, Preset, RmtPreset, VimPreset
+from dartok.models.presets import (
+    PRESETS,
+    VIDEO_PRESETS,
+    VIM_PRESETS,
+    Preset,
+    RmtPreset,
+    VimPreset,
+)
 from dartok.models.vit import RegionHost
 from dartok.scorers.weights import load_strictly, model_in, read_state, write_state
 
@@ -36,7 +46,8 @@ def from_authors(
 
     The scorer's `patch_embed.spn.spn.spn.` becomes `patch_embed.scorer.`, and likewise in the
     reshaper `pre_image`; `pos_embed` is split into the class token's entry (the first, or Vim's in
-    the middle), added to the class token, and a map of patch positions. Buffers that they do not
+    the middle), added to the class token, and a map of patch positions; VideoMamba's
+    `temporal_pos_embedding` becomes `patch_embed.time_embed`. Buffers that they do not
     have keep the model's values. Other entries pass as they are, so that strict loading can name
     them.
 
@@ -57,11 +68,14 @@ def from_authors(
         if positions.shape[1] != grid.shape[2] * grid.shape[3] + 1:
             renamed["pos_embed"] = positions
         else:
-            if isinstance(model, RegionVim):
+            if isinstance(model, RegionVim) and not isinstance(model, RegionVideoVim):
                 positions = class_first(positions, place_of(model.class_token, grid[0, 0].numel()))
             patches = positions[:, 1:].transpose(1, 2).unflatten(2, grid.shape[2:])
             renamed["patch_embed.pos_embed"] = patches.contiguous()
             renamed["cls_token"] = renamed["cls_token"] + positions[:, :1]
+    if isinstance(model, RegionVideoVim) and "temporal_pos_embedding" in renamed:
+        steps = renamed.pop("temporal_pos_embedding")
+        renamed["patch_embed.time_embed"] = steps.transpose(1, 2).contiguous()
     for name, value in model.state_dict().items():
         if name.partition(".")[2].startswith(_OUR_STATE):
             renamed.setdefault(name, value)
@@ -73,16 +87,18 @@ def load_checkpoint(
 ) -> None:
     """Load a checkpoint strictly, in its official layout or in ours; else change nothing.
 
-    An adapted `vim_*` or `videomamba_*` also takes its host's official checkpoint, which has no
-    scorer: that keeps its weights.
+    A video host takes a checkpoint of another number of frames: its positions in time are resampled
+    linearly, which is said. An adapted `vim_*` or `videomamba_*` also takes its host's official
+    checkpoint, which has no scorer: that keeps its weights.
 
     Args:
         model: The model that the checkpoint was made for.
         path: `.safetensors`, or a torch file (`{"model": ...}` or a bare state dict, with or
             without the training's `args`).
         name: The model's name.
-        any_head: Leave the model's head as it is where the file's is for another number of classes,
-            and say so.
+        any_head: For weights to start from: leave the model's head as it is where the file's is for
+            another number of classes, and start a video host from that for pictures (`inflated`);
+            either is said.
     Raises:
         ValueError: If the file cannot be read, says that it is of another model, or naming the
             entries that do not fit.
@@ -91,7 +107,11 @@ def load_checkpoint(
     _refuse_another(path, name)
     if any_head:
         _keep_head(model, state, path)
-    _load(model, state, f"checkpoint {path} as {name}", of_host=name in VIM_PRESETS)
+        if isinstance(model, VideoVim) and of_pictures(state):
+            say_once(f"{path} is of pictures: positions in time and the head start anew")
+            state = inflated(state, model)
+    of_host = name in VIM_PRESETS or name in VIDEO_PRESETS
+    _load(model, state, f"checkpoint {path} as {name}", of_host=of_host)
 
 
 def convert_checkpoint(source: str | Path, target: str | Path, *, name: str | None = None) -> str:
@@ -114,7 +134,8 @@ def convert_checkpoint(source: str | Path, target: str | Path, *, name: str | No
         raise ValueError(f"model must be one of {', '.join(PRESETS)}, got {name!r}")
     _refuse_another(source, name)
     num_classes = state["head.weight"].shape[0] if "head.weight" in state else 0
-    model = build_named(name, num_classes=num_classes)
+    told = video_options(state) if name in VIDEO_PRESETS else {}
+    model = build_named(name, num_classes=num_classes, **told)
     _load(model, state, f"checkpoint {source} as {name}")
     write_state(model.state_dict(), target, metadata={"format": "pt", "model": name})
     return name
@@ -144,6 +165,8 @@ def _but_for_tokens(name: str) -> Preset:
 def _load(
     model: NamedModel, state: dict[str, Tensor], source: str, *, of_host: bool = False
 ) -> None:
+    if isinstance(model, VideoVim):
+        state = fitted_in_time(state, _num_steps(model), source=source)
     theirs = not any(key.startswith(_OUR_SCORERS) for key in state)
     if theirs and isinstance(model, RegionHost | RegionVim | RegionRMT):
         state = from_authors(state, model)
@@ -151,6 +174,14 @@ def _load(
             own = model.state_dict()
             state |= {key: value for key, value in own.items() if key.startswith(_OUR_SCORERS)}
     load_strictly(model, state, source=source)
+
+
+def _num_steps(model: VideoVim) -> int:
+    if isinstance(model, RegionVideoVim):
+        assert model.patch_embed.time_embed is not None
+        return model.patch_embed.time_embed.shape[2]
+    assert model.temporal_pos_embedding is not None
+    return model.temporal_pos_embedding.shape[1]
 
 
 def _our_name(name: str) -> str:

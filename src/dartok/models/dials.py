@@ -13,7 +13,7 @@ from dartok.core.reshaper import GridReshaper
 from dartok.core.scoring import Scored
 from dartok.core.steering import Priority, Steering
 from dartok.core.tokenizer import Tokenizer
-from dartok.models.mamba.mixer import BidirectionalMixer
+from dartok.models.mamba.mixer import Mixer
 from dartok.models.scan import ScanName, scan_of
 
 __all__ = [
@@ -187,7 +187,7 @@ def set_scan(model: nn.Module, kind: ScanName) -> None:
         'associative'
     """
     scan_of(one_of("kind", kind, ScanName))
-    mixers = [module for module in model.modules() if isinstance(module, BidirectionalMixer)]
+    mixers = [module for module in model.modules() if isinstance(module, Mixer)]
     if not mixers:
         raise ValueError(f"model must be a Vision Mamba, got {type(model).__name__}")
     for mixer in mixers:

@@ -35,7 +35,7 @@ class RegionEva(Budgeted, Eva):
 
     def no_weight_decay(self) -> set[str]:
         """timm's set, with the positions under their new name."""
-        return {*super().no_weight_decay(), "patch_embed.pos_embed"}
+        return {*super().no_weight_decay(), "patch_embed.pos_embed", "patch_embed.time_embed"}
 
     def forward_features(
         self, x: Float[Tensor, "B C H W"], attn_mask: Tensor | None = None, is_causal: bool = False

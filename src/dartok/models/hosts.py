@@ -35,6 +35,7 @@ def adapted_host(
     host_args: Mapping[str, Any] | None = None,
     num_tokens: int | None = None,
     num_rows: int | None = None,
+    num_frames: int | None = None,
     budget: Mapping[str, int] | None = None,
     scorer: str = "conv",
     scorer_args: Mapping[str, Any] | None = None,
@@ -60,8 +61,10 @@ def adapted_host(
         host: timm's name of a ViT, or "torchvision.VisionTransformer".
         host_pretrained: Start from the host's pretrained weights (may download).
         host_args: More options of `timm.create_model`, such as `depth`; they go before those below.
-        num_tokens: As of `adapt`, like `num_rows`, `scorer`, and `partition` to `strength`.
+        num_tokens: As of `adapt`, like `num_rows`, `num_frames`, `scorer`, and those from
+            `partition` to `strength`.
         num_rows: Rows of regions.
+        num_frames: Frames of the clips that a host of images becomes a model of.
         budget: Options of `AutoBudget` for a count of each image's own; None for `num_tokens`.
         scorer: Score net by name.
         scorer_args: `side_px` and `statistics` of `create_scorer`, where they are not its defaults.
@@ -89,12 +92,12 @@ def adapted_host(
     special = {"img_size": img_size, **(host_args or {})}
     rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     head = {"num_classes": num_classes, "in_chans": in_chans, "global_pool": global_pool}
-    options: dict[str, Any] = {**head, **rates, **special}
-    channels = {"num_channels": options["in_chans"], **(scorer_args or {})}
+    channels = {"num_channels": in_chans, **(scorer_args or {})}
     model = adapt(
-        _create_host(host, host_pretrained, options),
+        _create_host(host, host_pretrained, {**head, **rates, **special}),
         num_tokens=num_tokens,
         num_rows=num_rows,
+        num_frames=num_frames,
         scorer=build_scorer(scorer, weights=scorer_weights, **channels),
         partition=partition,
         sampling=sampling,
@@ -148,7 +151,7 @@ def host_record(model: nn.Module) -> HostRecord | None:
     size, usual = _size_of_positions(model), timm.get_pretrained_cfg(name)
     if usual is None or list(usual.input_size[1:]) != size:
         args["img_size"] = size
-    return HostRecord(name, args)
+    return HostRecord(name, args | _lengths_of_clips(model))
 
 
 def host_config(host: str) -> dict[str, Any]:
@@ -204,6 +207,15 @@ _TOLD = ("num_classes", "in_chans", "img_size", "global_pool", "features_only", 
 
 def _is_told_or_runtime(option: str) -> bool:
     return option in _TOLD or option.endswith(("drop_rate", "drop_path_rate"))
+
+
+def _lengths_of_clips(model: nn.Module) -> dict[str, Any]:
+    """Frames of the clips that a host of clips is for, and of a tubelet."""
+    tokenizer = tokenizer_of(model)
+    if tokenizer.time_embed is None or not isinstance(tokenizer.proj, nn.Conv3d):
+        return {}
+    frames = tokenizer.tubelet
+    return {"num_frames": tokenizer.time_embed.shape[2] * frames, "tubelet_size": frames}
 
 
 def _size_of_positions(model: nn.Module) -> list[int]:

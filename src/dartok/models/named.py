@@ -6,8 +6,16 @@ from dartok.models.darmt import build_darmt, rmt_options
 from dartok.models.darvim import build_darvim
 from dartok.models.darvit import build_darvit
 from dartok.models.mamba.region_vim import RegionVim
+from dartok.models.mamba.video import VideoVim
 from dartok.models.mamba.vim import Vim
-from dartok.models.presets import PRESETS, DarmtPreset, DarvimPreset, DarvitPreset, VimPreset
+from dartok.models.presets import (
+    PRESETS,
+    DarmtPreset,
+    DarvimPreset,
+    DarvitPreset,
+    VideoPreset,
+    VimPreset,
+)
 from dartok.models.rmt.host import RMT
 from dartok.models.vit import RegionHost
 
@@ -41,8 +49,10 @@ def _build_vim(preset: VimPreset, **options: Any) -> Vim:
     of_preset: dict[str, Any] = {
         "embed_dim": preset.embed_dim,
         "depth": preset.depth,
-        "patch_stride": preset.patch_stride,
         "class_token": preset.class_token,
         "merge": preset.merge,
     }
-    return Vim(**of_preset | options)
+    if isinstance(preset, VideoPreset):
+        of_preset |= {"num_frames": preset.num_frames, "num_classes": preset.num_classes}
+        return VideoVim(**of_preset | options)
+    return Vim(**of_preset | {"patch_stride": preset.patch_stride} | options)

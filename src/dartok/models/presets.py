@@ -10,6 +10,7 @@ __all__ = [
     "DARVIT_PRESETS",
     "PRESETS",
     "RMT_PRESETS",
+    "VIDEO_PRESETS",
     "VIM_PRESETS",
     "AuthorsPreset",
     "DarmtPreset",
@@ -17,6 +18,7 @@ __all__ = [
     "DarvitPreset",
     "Preset",
     "RmtPreset",
+    "VideoPreset",
     "VimPreset",
 ]
 
@@ -78,6 +80,27 @@ class VimPreset:
         """One line for lists."""
         stride = "" if self.patch_stride == 16 else f", a patch every {self.patch_stride} px"
         return f"{self.title}, fixed grid, 224 px{stride}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoPreset(VimPreset):
+    """A VideoMamba for clips on its fixed grid of 8 frames of 224 px: a host for `dartok.adapt`."""
+
+    class_token: Literal["middle", "first"] = "first"
+    merge: Literal["mean", "sum"] = "sum"
+    num_frames: int = 8
+    num_classes: int = 400
+    """Of Kinetics-400, which most official checkpoints are for."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Patches of all frames."""
+        return self.num_frames * super().num_tokens
+
+    @property
+    def summary(self) -> str:
+        """One line for lists."""
+        return f"{self.title} for video, fixed grid, {self.num_frames} frames of 224 px"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +191,13 @@ VIM_PRESETS = {
 }
 """Vision Mambas of others in their official layouts, without regions."""
 
+VIDEO_PRESETS = {
+    "videomamba_tiny_video": VideoPreset(title="VideoMamba-Ti", embed_dim=192),
+    "videomamba_small_video": VideoPreset(title="VideoMamba-S", embed_dim=384),
+    "videomamba_middle_video": VideoPreset(title="VideoMamba-M", embed_dim=576, depth=32),
+}
+"""The same for clips `(B, T, C, H, W)`."""
+
 RMT_PRESETS = {
     "rmt_t3": RmtPreset(
         title="RMT-T3",
@@ -219,5 +249,11 @@ DARMT_PRESETS = {
 AUTHORS_PRESETS: dict[str, DarvitPreset | DarvimPreset] = {**DARVIT_PRESETS, **DARVIM_PRESETS}
 """The models of DART's authors whose tokens are regions."""
 
-PRESETS: dict[str, Preset] = {**AUTHORS_PRESETS, **VIM_PRESETS, **RMT_PRESETS, **DARMT_PRESETS}
+PRESETS: dict[str, Preset] = {
+    **AUTHORS_PRESETS,
+    **VIM_PRESETS,
+    **VIDEO_PRESETS,
+    **RMT_PRESETS,
+    **DARMT_PRESETS,
+}
 """Name, and what it means."""

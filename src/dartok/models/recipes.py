@@ -147,6 +147,9 @@ def _options_in_use(tokenizer: Tokenizer) -> dict[str, Any]:
     bounds = {} if tokenizer.bounds is None else tokenizer.bounds._asdict()
     options = {"antialias": tokenizer.antialias or None, **bounds}
     options["size_embedding"] = None if tokenizer.size_embed is None else True
+    times = tokenizer.time_embed
+    if times is not None and isinstance(tokenizer.proj, nn.Conv2d):
+        options["num_frames"] = times.shape[2]
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -209,7 +212,9 @@ def _first_fault(built: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> st
 def _largest_difference(model: nn.Module, built: nn.Module) -> float:
     """Relative, of scores and logits: at strength 0 the logits do not show the scores."""
     projection = _projection(model)
-    images = torch.randn(2, projection.in_channels, *_check_size(model)).to(projection.weight)
+    shape = (projection.in_channels, *_check_size(model))
+    frames = projection.kernel_size[0] if isinstance(projection, nn.Conv3d) else None
+    images = torch.randn(2, *(() if frames is None else (frames,)), *shape).to(projection.weight)
     pairs = [(model, built)]
     if not isinstance(model, RMT):
         pairs.insert(0, (tokenizer_of(model).scorer, tokenizer_of(built).scorer))

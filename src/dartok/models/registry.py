@@ -12,7 +12,9 @@ from dartok.models.presets import (
     DARMT_PRESETS,
     PRESETS,
     RMT_PRESETS,
+    VIDEO_PRESETS,
     VIM_PRESETS,
+    VideoPreset,
 )
 
 if TYPE_CHECKING:  # timm imports this module to register our names: it must not wait for timm
@@ -42,6 +44,9 @@ _SAVED = ("local-dir:", "hf-hub:")
 _SCORED = {**AUTHORS_PRESETS, **DARMT_PRESETS}
 """Models with a score net."""
 
+_ON_A_GRID = {**VIM_PRESETS, **VIDEO_PRESETS}
+"""Hosts that `adapt` puts regions on."""
+
 
 def create_model(
     name: str,
@@ -51,6 +56,7 @@ def create_model(
     num_rows: int | None = None,
     num_classes: int | None = None,
     num_channels: int = 3,
+    num_frames: int | None = None,
     score_size: int | None = None,
     scorer_weights: str | Path | None = None,
     drop_rate: float = 0.0,
@@ -73,14 +79,17 @@ def create_model(
 
     `vim_*` and `videomamba_*` are on their fixed grid, 224 px. `dartok.adapt` puts regions on them,
     unless their patches overlap (`*_stride8`), as on any ViT of timm; options of regions are its.
+    `videomamba_*_video` see clips `(B, T, C, H, W)`; from a checkpoint of another number of frames
+    their positions in time are resampled linearly.
 
     Args:
         name: See `list_models`; or "local-dir:FOLDER", "hf-hub:NAME".
         checkpoint: The official `.pth`, or a converted `.safetensors`; loaded strictly.
         num_tokens: Regions per image; None for the model's own.
         num_rows: Rows of regions; None for about square regions.
-        num_classes: Outputs of the head; None for a saved model's own, or 1000.
+        num_classes: Outputs of the head; None for a saved model's own, or 1000 (video: 400).
         num_channels: Channels of the images.
+        num_frames: Frames of a clip, for `videomamba_*_video`; None for 8.
         score_size: Side in pixels of the copy that the score net sees; None for the image itself.
         scorer_weights: For the score net's backbone: None, "imagenet" or a file.
         drop_rate: Dropout before the head.
@@ -94,7 +103,8 @@ def create_model(
         121
     """
     if name.startswith(_SAVED):
-        if checkpoint or score_size or scorer_weights or drop_rate or drop_path_rate:
+        others = (checkpoint, score_size, scorer_weights, drop_rate, drop_path_rate, num_frames)
+        if any(others):
             raise ValueError(
                 f"a saved model such as {name!r} takes num_tokens, num_rows and num_classes only; "
                 "drop the other options"
@@ -112,16 +122,32 @@ def create_model(
         "scorer_weights": scorer_weights,
     }
     options = {
-        "num_classes": 1000 if num_classes is None else num_classes,
+        "num_classes": _default_num_classes(name) if num_classes is None else num_classes,
         "in_chans": num_channels,
         "drop_rate": drop_rate,
         "drop_path_rate": drop_path_rate,
     }
+    if num_frames is not None:
+        _refuse_frames(name)
+        options["num_frames"] = num_frames
     _refuse_regions(name, of_regions)
     if name in _SCORED:
         _say_what_to_know(name, random_scorer=checkpoint is None and scorer_weights is None)
         options |= {key: value for key, value in of_regions.items() if value is not None}
     return _built(name, options, checkpoint)
+
+
+def _default_num_classes(name: str) -> int:
+    preset = PRESETS[name]
+    return preset.num_classes if isinstance(preset, VideoPreset) else 1000
+
+
+def _refuse_frames(name: str) -> None:
+    if name not in VIDEO_PRESETS:
+        raise ValueError(
+            f"{name} is made for pictures and takes no num_frames; use one of "
+            f"{', '.join(VIDEO_PRESETS)}"
+        )
 
 
 def _refuse_regions(name: str, options: dict[str, Any]) -> None:
@@ -138,12 +164,12 @@ def _refuse_regions(name: str, options: dict[str, Any]) -> None:
             f"{name} always has 14 x 14 regions and takes no {fixed[0]}; leave it out, or use a "
             "darvit_* or darvim_* model"
         )
-    if name in VIM_PRESETS:
+    if name in _ON_A_GRID:
         _refuse_on_a_grid(name, given)
 
 
 def _refuse_on_a_grid(name: str, given: list[str]) -> None:
-    if given and VIM_PRESETS[name].patch_stride != 16:
+    if given and _ON_A_GRID[name].patch_stride != 16:
         raise ValueError(
             f"{name} has overlapping patches and takes no {given[0]}: regions lie side by side; "
             f"use {name.partition('_stride')[0]!r}"
@@ -211,13 +237,13 @@ def _timm_config(name: str) -> dict[str, Any]:
     is_rmt = name in RMT_PRESETS or name in DARMT_PRESETS
     return {
         "architecture": name,
-        "num_classes": 1000,
+        "num_classes": _default_num_classes(name),
         "input_size": (3, side, side),
         "pool_size": None,
         "crop_pct": 0.875,
         "crop_mode": "center",
         "interpolation": "bicubic",
-        "fixed_input_size": name in VIM_PRESETS or name in DARMT_PRESETS,
+        "fixed_input_size": name in _ON_A_GRID or name in DARMT_PRESETS,
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),
         "first_conv": "patch_embed.proj.0" if is_rmt else "patch_embed.proj",
@@ -273,7 +299,7 @@ def _settled(model: Any, given: Any, options: dict[str, Any]) -> Any:
     from dartok.models.preprocessing import note_pixels
 
     note_pixels(model)
-    if model.pretrained_cfg["architecture"] in {**VIM_PRESETS, **RMT_PRESETS, **DARMT_PRESETS}:
+    if model.pretrained_cfg["architecture"] in {**_ON_A_GRID, **RMT_PRESETS, **DARMT_PRESETS}:
         return model
     if _has_weights(given) and options.get("img_size") is None:
         embed = tokenizer_of(model)

@@ -37,7 +37,7 @@ class RelativeHost(RegionBlocks, nn.Module):
     def no_weight_decay(self) -> set[str]:
         """timm's set, with the positions under their new name."""
         names: set[str] = super().no_weight_decay()  # type: ignore[misc]  # of the host
-        return {*names, "patch_embed.pos_embed"}
+        return {*names, "patch_embed.pos_embed", "patch_embed.time_embed"}
 
     def set_input_size(
         self,

@@ -61,7 +61,7 @@ class RegionHost(Budgeted, VisionTransformer):
 
     def no_weight_decay(self) -> set[str]:
         """timm's set, with the positions under their new name."""
-        return {*super().no_weight_decay(), "patch_embed.pos_embed"}
+        return {*super().no_weight_decay(), "patch_embed.pos_embed", "patch_embed.time_embed"}
 
     def forward_intermediates(
         self,

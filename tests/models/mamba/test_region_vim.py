@@ -22,9 +22,10 @@ VARIANTS = [
         ("first", "sum", "token"),
         ("middle", "sum", "avg"),
         ("first", "mean", "avg"),
+        ("last", "sum", "token"),
     )
-]
-"""Vim, VideoMamba, and each place with the other merge."""
+] + [{"directions": "forward", "class_token": "last"}]
+"""Vim, VideoMamba, each place with the other merge, and reading forwards alone."""
 
 
 def host(**options):
@@ -69,7 +70,7 @@ def test_an_adapted_host_starts_as_the_same_function(variant, size, dtype):
 
 @torch.no_grad()
 def test_a_strip_of_regions_is_read_in_order_with_the_class_token_at_its_place():
-    for place, index in (("middle", 3), ("first", 0)):
+    for place, index in (("middle", 3), ("first", 0), ("last", 7)):
         model = adapt(host(class_token=place), num_tokens=7, scorer="edge", strength=1.0)
         images, seen = pictures(), []
         model.layers[0].register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))

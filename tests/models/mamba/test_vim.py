@@ -23,6 +23,7 @@ VARIANTS = {
     "videomamba": {"class_token": "first", "merge": "sum"},
     "first, mean": {"class_token": "first", "merge": "mean"},
     "middle, sum": {"class_token": "middle", "merge": "sum"},
+    "last, sum": {"class_token": "last", "merge": "sum"},
 }
 SIZE = (48, 80)  # 15 patches
 
@@ -70,7 +71,7 @@ def test_features_and_logits_are_those_of_the_oracle(variant):
     options = VARIANTS[variant]
     model = fill(small(**options))
     images = pictures(dtype=torch.float64)
-    place = {"middle": 7, "first": 0}[options["class_token"]]
+    place = {"middle": 7, "first": 0, "last": 15}[options["class_token"]]
     expected = oracle_features(model, images, place=place, halve=options["merge"] == "mean")
     assert_close(model.forward_features(images), expected, rtol=0, atol=1e-10)
     assert_close(model(images), model.head(expected[:, 0]), rtol=0, atol=1e-10)
@@ -171,12 +172,13 @@ def test_half_precision_is_close_and_keeps_the_residual_in_float32(variant, auto
     assert relative(logits.float(), expected) < 3e-2
 
 
-@pytest.mark.parametrize("class_token", ["middle", "first"])
+@pytest.mark.parametrize("class_token", ["middle", "first", "last"])
 @pytest.mark.parametrize("size", [(32, 32), (80, 48), (64, 96)])
 @torch.no_grad()
 def test_another_size_resamples_the_positions_as_timm_does(class_token, size):
     model = fill(small(class_token=class_token)).float()
-    place, other = {"first": (0, 0), "middle": (7, size[0] * size[1] // 512)}[class_token]
+    others = size[0] * size[1] // 256
+    place, other = {"first": (0, 0), "middle": (7, others // 2), "last": (15, others)}[class_token]
     before = model.pos_embed.clone()
     timms = VisionTransformer(img_size=SIZE, embed_dim=24, num_heads=1, depth=1)
     one = before[:, place : place + 1]
@@ -264,8 +266,16 @@ def test_pictures_and_options_that_do_not_fit_are_refused():
         small(patch_stride=8).set_input_size(64)
     with pytest.raises(ValueError, match="global_pool must be one of token, avg, .* got 'max'"):
         small(global_pool="max")
-    with refused("class_token must be one of middle, first, got 'last'"):
-        small(class_token="last")
+    with refused("class_token must be one of middle, first, last, got 'end'"):
+        small(class_token="end")
+    unseen = (
+        "directions='forward' needs class_token='last' or global_pool='avg': a token sees those "
+        "before it, got class_token='middle'"
+    )
+    with refused(unseen):
+        small(directions="forward")
+    with refused(unseen):
+        small(directions="forward", global_pool="avg").reset_classifier(5, "token")
     with refused("merge must be one of mean, sum, got 'max'"):
         small(merge="max")
     with refused("output_fmt must be one of NCHW, NLC, got 'NHWC'"):

@@ -1,4 +1,4 @@
-"""Our own `Vim`: Vision Mamba, and VideoMamba for images."""
+"""Our own `Vim`: Vision Mamba, and VideoMamba for images and clips."""
 
 import torch
 from torch import Tensor, nn
@@ -6,8 +6,10 @@ from torch import Tensor, nn
 from dartok.models.families.parts import Family, Parts
 from dartok.models.families.timm_vit import plain_parts, share
 from dartok.models.mamba.overlapping import OverlappingPatchEmbed
+from dartok.models.mamba.region_video import RegionVideoVim
 from dartok.models.mamba.region_vim import RegionVim
-from dartok.models.mamba.sequence import class_first, place_of
+from dartok.models.mamba.sequence import class_first
+from dartok.models.mamba.video import VideoVim
 from dartok.models.mamba.vim import Vim
 from dartok.models.patch_embed import RegionPatchEmbed
 
@@ -19,7 +21,7 @@ def attach_vim(host: Vim, embed: RegionPatchEmbed) -> RegionVim:
 
     The class token's position is folded into the class token; the tokenizer owns the others.
     """
-    model = share(host, RegionVim)
+    model = share(host, RegionVideoVim if isinstance(host, VideoVim) else RegionVim)
     assert isinstance(model, RegionVim)
     model.patch_embed = embed
     if host.pos_embed is not None:
@@ -27,14 +29,15 @@ def attach_vim(host: Vim, embed: RegionPatchEmbed) -> RegionVim:
         token = host.cls_token
         folded = nn.Parameter(token.detach() + position, requires_grad=token.requires_grad)
         model.cls_token, model.pos_embed = folded, None
+    if isinstance(model, VideoVim):
+        model.temporal_pos_embedding = None
     return model
 
 
 def _positions(host: Vim) -> Tensor:
     """All positions, the class token's first."""
     assert host.pos_embed is not None
-    positions = host.pos_embed.detach()
-    return class_first(positions, place_of(host.class_token, positions.shape[1] - 1))
+    return class_first(host.pos_embed.detach(), host.class_position)
 
 
 def vim_parts(host: Vim) -> Parts:
@@ -52,7 +55,21 @@ def vim_parts(host: Vim) -> Parts:
         )
     patches = _positions(host)[:, 1:].transpose(1, 2)
     grid = patches.unflatten(2, host.patch_embed.grid_size)
-    return plain_parts(host, grid.clone(memory_format=torch.contiguous_format))
+    grid = grid.clone(memory_format=torch.contiguous_format)
+    return _video_parts(host, grid) if isinstance(host, VideoVim) else plain_parts(host, grid)
+
+
+def _video_parts(host: VideoVim, positions: Tensor) -> Parts:
+    embed, steps = host.patch_embed, host.temporal_pos_embedding
+    assert steps is not None
+    return Parts(
+        proj=embed.proj,
+        norm=None,
+        positions=positions,
+        image_px=embed.img_size,
+        time_positions=steps.detach().transpose(1, 2).clone(memory_format=torch.contiguous_format),
+        num_frames=embed.num_frames,
+    )
 
 
 class _Vim:
@@ -64,6 +81,9 @@ class _Vim:
         assert isinstance(host, Vim)
         if host.pos_embed is not None and embed.pos_embed is not None:
             embed.pos_embed.requires_grad_(host.pos_embed.requires_grad)
+        steps = host.temporal_pos_embedding if isinstance(host, VideoVim) else None
+        if steps is not None and embed.time_embed is not None:
+            embed.time_embed.requires_grad_(steps.requires_grad)
         return attach_vim(host, embed)
 
     def features(self, model: nn.Module, images: Tensor) -> Tensor:
@@ -71,5 +91,5 @@ class _Vim:
         return model.forward_features(images)
 
 
-FAMILIES: dict[type[nn.Module], Family] = {Vim: _Vim()}
+FAMILIES: dict[type[nn.Module], Family] = dict.fromkeys((Vim, VideoVim), _Vim())
 """Class of a host, and what knows it."""

@@ -6,7 +6,9 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dartok.models.mamba.mixer import BidirectionalMixer, Merge
+from dartok.core.names import one_of
+from dartok.models.mamba.causal import CausalMixer, MixerState
+from dartok.models.mamba.mixer import BidirectionalMixer, Directions, Merge, Mixer
 
 __all__ = ["MambaBlock", "WideRMSNorm"]
 
@@ -41,7 +43,8 @@ class MambaBlock(nn.Module):
     Args:
         width: D.
         state_size: Numbers of state per channel.
-        merge: How the mixer puts its two directions together.
+        merge: How the mixer puts its two directions together; of no meaning for one.
+        directions: "both", or "forward" alone: then tokens can come in parts, see `resume`.
         num_layers: Blocks of the model.
         drop_path: Share of samples whose `hidden` is not added while training.
     Example:
@@ -56,13 +59,17 @@ class MambaBlock(nn.Module):
         *,
         state_size: int = 16,
         merge: Merge = "mean",
+        directions: Directions = "both",
         num_layers: int = 1,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm = WideRMSNorm(width)
-        self.mixer = BidirectionalMixer(
-            width, state_size=state_size, merge=merge, num_layers=num_layers
+        sizes = {"state_size": state_size, "num_layers": num_layers}
+        self.mixer: Mixer = (
+            CausalMixer(width, **sizes)
+            if one_of("directions", directions, Directions) == "forward"
+            else BidirectionalMixer(width, merge=merge, **sizes)
         )
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
@@ -72,8 +79,36 @@ class MambaBlock(nn.Module):
         residual: Float[Tensor, "B L D"] | None = None,
         lengths: Int[Tensor, "B"] | None = None,
     ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B L D"]]:
+        normed, residual = self._added(hidden, residual)
+        return self.mixer(normed, lengths), residual
+
+    def resume(
+        self,
+        hidden: Float[Tensor, "B L D"],
+        residual: Float[Tensor, "B L D"] | None = None,
+        state: MixerState | None = None,
+    ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B L D"], MixerState]:
+        """`forward` of the next part of a sequence, and the state that its mixer keeps.
+
+        Args:
+            hidden: As of `forward`, of this part alone.
+            residual: Likewise.
+            state: What the part before returned; None at the start.
+        Raises:
+            ValueError: If the block reads in both directions, or the state does not fit.
+        """
+        if not isinstance(self.mixer, CausalMixer):
+            raise ValueError(
+                "parts of a sequence need directions='forward', got a block that reads in both; "
+                "build the model with it"
+            )
+        normed, residual = self._added(hidden, residual)
+        mixed, after = self.mixer.resume(normed, state)
+        return mixed, residual, after
+
+    def _added(self, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the mixer reads, and the residual with `hidden` added."""
         wide = torch.promote_types(hidden.dtype, torch.float32)
         added = hidden if residual is None else residual + self.drop_path(hidden)
         residual = added.to(wide)
-        dtype = self.mixer.in_proj.weight.dtype
-        return self.mixer(self.norm(residual).to(dtype), lengths), residual
+        return self.norm(residual).to(self.mixer.in_proj.weight.dtype), residual

@@ -1,7 +1,8 @@
-"""The mixer of Vision Mamba: both reading directions in one pass over one projected input."""
+"""The mixer of Vision Mamba: all reading directions in one pass over one projected input."""
 
 import math
-from typing import Literal
+from operator import attrgetter
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,16 +14,108 @@ from dartok.core.precision import without_autocast
 from dartok.models.mamba.sequence import reversed_within
 from dartok.models.scan import ScanName, selective_scan
 
-__all__ = ["BidirectionalMixer", "Merge"]
+__all__ = ["BidirectionalMixer", "Directions", "Merge", "Mixer"]
 
 Merge = Literal["mean", "sum"]
 """How the two directions are put together: Vim halves their sum, VideoMamba does not."""
+
+Directions = Literal["both", "forward"]
+"""How a sequence is read: forwards and backwards, or forwards alone, as a stream must be."""
 
 _STEP_RANGE = (1e-3, 0.1)
 _LEAST_STEP = 1e-4
 
 
-class BidirectionalMixer(nn.Module):
+class Mixer(nn.Module):
+    """What mixers share: their projections, and G reading directions computed side by side.
+
+    Args:
+        width: D, of the tokens; states are `2 D x state_size` in each direction.
+        state_size: N, numbers of state per channel.
+        num_layers: Mixers of the model: they scale the initial out-projection.
+    Example:
+        >>> Mixer(8).state_size
+        16
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = ("",)
+    """Of the parameters of each reading direction."""
+    x_proj: nn.Linear
+    dt_proj: nn.Linear
+    A_log: nn.Parameter
+
+    def __init__(self, width: int, *, state_size: int = 16, num_layers: int = 1) -> None:
+        super().__init__()
+        self.scan: ScanName = "auto"
+        inner, rank = 2 * width, math.ceil(width / 16)
+        self.in_proj = nn.Linear(width, 2 * inner, bias=False)
+        for suffix in self.suffixes:
+            setattr(self, f"conv1d{suffix}", _convolution(inner))
+        for suffix in self.suffixes:
+            setattr(self, f"x_proj{suffix}", nn.Linear(inner, rank + 2 * state_size, bias=False))
+        for suffix in self.suffixes:
+            setattr(self, f"dt_proj{suffix}", _step_projection(rank, inner))
+        for suffix in self.suffixes:
+            rates = torch.arange(1, state_size + 1).float().log().repeat(inner, 1)
+            setattr(self, f"A{suffix}_log", nn.Parameter(rates))
+        for suffix in self.suffixes:
+            setattr(self, f"D{suffix}", nn.Parameter(torch.ones(inner)))
+        self.out_proj = nn.Linear(inner, width, bias=False)
+        with torch.no_grad():
+            self.out_proj.weight /= math.sqrt(num_layers)
+
+    @property
+    def state_size(self) -> int:
+        """Numbers of state per channel."""
+        return self.A_log.shape[1]
+
+    @property
+    def rates_and_skips(self) -> list[str]:
+        """Names of the parameters that no optimiser should decay."""
+        return [name for s in self.suffixes for name in (f"A{s}_log", f"D{s}")]
+
+    def _stacked(self, name: str) -> Float[Tensor, "G *shape"]:
+        """A parameter of all directions; `{}` in its name stands for the suffix."""
+        return torch.stack([attrgetter(name.format(s))(self) for s in self.suffixes])
+
+    def _convolve(self, x: Float[Tensor, "B L G E"], before: Tensor | None = None) -> Tensor:
+        """A causal convolution of each channel, and SiLU.
+
+        As a convolution of pictures one pixel high whose channels lie last, as they do here:
+        nothing is copied, and on the CPU it is many times as fast as `conv1d`.
+
+        Args:
+            x: The inputs.
+            before: The three inputs before them, `(B, 3, G, E)`; None for zeros.
+        """
+        weight = self._stacked("conv1d{}.weight").flatten(0, 1).unsqueeze(2)
+        bias = self._stacked("conv1d{}.bias").flatten()
+        flat = x.flatten(2)
+        if before is None:
+            flat = F.pad(flat, (0, 0, weight.shape[-1] - 1, 0))
+        else:
+            flat = torch.cat([before.flatten(2), flat], dim=1)
+        pictures = flat.transpose(1, 2).unsqueeze(2)
+        convolved = F.conv2d(pictures, weight, bias, groups=weight.shape[0])
+        return F.silu(convolved.squeeze(2).transpose(1, 2).unflatten(2, x.shape[2:]))
+
+    def _scan_inputs(self, x: Float[Tensor, "B L G E"]) -> tuple[Tensor, ...]:
+        """The six inputs of a scan."""
+        rank, size = self.dt_proj.in_features, self.state_size
+        reduced = torch.einsum("blge,gce->blgc", x, self._stacked("x_proj{}.weight"))
+        low, b, c = reduced.split([rank, size, size], dim=-1)
+        rates = -torch.exp(_wide(self._stacked("A{}_log")))
+        return x, self._steps(low), rates, b, c, self._stacked("D{}")
+
+    def _steps(self, low: Float[Tensor, "B L G rank"]) -> Float[Tensor, "B L G E"]:
+        """Step sizes, in float32 or wider: the smallest are below what half precision resolves."""
+        weight, bias = self._stacked("dt_proj{}.weight"), self._stacked("dt_proj{}.bias")
+        with without_autocast(low):
+            steps = torch.einsum("blgr,ger->blge", _wide(low), _wide(weight))
+        return F.softplus(steps + _wide(bias))
+
+
+class BidirectionalMixer(Mixer):
     """A selective state space read in both directions, between a gated in- and out-projection.
 
     With `[x; z] = W_in a`, for the sequence and for the sequence read backwards, each with weights
@@ -47,30 +140,13 @@ class BidirectionalMixer(nn.Module):
         torch.Size([2, 5, 8])
     """
 
+    suffixes = ("", "_b")
+
     def __init__(
         self, width: int, *, state_size: int = 16, merge: Merge = "mean", num_layers: int = 1
     ) -> None:
-        super().__init__()
+        super().__init__(width, state_size=state_size, num_layers=num_layers)
         self.merge: Merge = one_of("merge", merge, Merge)
-        self.scan: ScanName = "auto"
-        inner, rank = 2 * width, math.ceil(width / 16)
-        self.in_proj = nn.Linear(width, 2 * inner, bias=False)
-        self.conv1d, self.conv1d_b = (_convolution(inner) for _ in range(2))
-        self.x_proj, self.x_proj_b = (
-            nn.Linear(inner, rank + 2 * state_size, bias=False) for _ in range(2)
-        )
-        self.dt_proj, self.dt_proj_b = (_step_projection(rank, inner) for _ in range(2))
-        rates = torch.arange(1, state_size + 1).float().log().repeat(inner, 1)
-        self.A_log, self.A_b_log = nn.Parameter(rates), nn.Parameter(rates.clone())
-        self.D, self.D_b = nn.Parameter(torch.ones(inner)), nn.Parameter(torch.ones(inner))
-        self.out_proj = nn.Linear(inner, width, bias=False)
-        with torch.no_grad():
-            self.out_proj.weight /= math.sqrt(num_layers)
-
-    @property
-    def state_size(self) -> int:
-        """Numbers of state per channel."""
-        return self.A_log.shape[1]
 
     def forward(
         self, tokens: Float[Tensor, "B L D"], lengths: Int[Tensor, "B"] | None = None
@@ -78,53 +154,11 @@ class BidirectionalMixer(nn.Module):
         """Mix tokens; with lengths, those behind a sequence's end change nothing before it."""
         x, gate = self.in_proj(tokens).chunk(2, dim=-1)
         x = self._convolve(torch.stack([x, reversed_within(x, lengths)], dim=2))
-        y, y_backwards = self._scan(x).unbind(2)
+        y, y_backwards = selective_scan(*self._scan_inputs(x), kind=self.scan).unbind(2)
         merged = y + reversed_within(y_backwards, lengths)
         if self.merge == "mean":
             merged = merged / 2
         return self.out_proj(merged * F.silu(gate))
-
-    def _convolve(self, x: Float[Tensor, "B L 2 E"]) -> Float[Tensor, "B L 2 E"]:
-        """A causal convolution of each channel, and SiLU.
-
-        As a convolution of pictures one pixel high whose channels lie last, as they do here:
-        nothing is copied, and on the CPU it is many times as fast as `conv1d`.
-        """
-        weight = torch.cat([self.conv1d.weight, self.conv1d_b.weight]).unsqueeze(2)
-        bias = torch.cat([_bias(self.conv1d), _bias(self.conv1d_b)])
-        before = F.pad(x.flatten(2), (0, 0, weight.shape[-1] - 1, 0))
-        pictures = before.transpose(1, 2).unsqueeze(2)
-        convolved = F.conv2d(pictures, weight, bias, groups=weight.shape[0])
-        return F.silu(convolved.squeeze(2).transpose(1, 2).unflatten(2, x.shape[2:]))
-
-    def _scan(self, x: Float[Tensor, "B L 2 E"]) -> Float[Tensor, "B L 2 E"]:
-        weight = torch.stack([self.x_proj.weight, self.x_proj_b.weight])
-        rank, size = self.dt_proj.in_features, self.state_size
-        reduced = torch.einsum("blge,gce->blgc", x, weight)
-        low, b, c = reduced.split([rank, size, size], dim=-1)
-        rates = torch.stack([self.A_log, self.A_b_log])
-        return selective_scan(
-            x,
-            self._steps(low),
-            -torch.exp(_wide(rates)),
-            b,
-            c,
-            torch.stack([self.D, self.D_b]),
-            kind=self.scan,
-        )
-
-    def _steps(self, low: Float[Tensor, "B L 2 rank"]) -> Float[Tensor, "B L 2 E"]:
-        """Step sizes, in float32 or wider: the smallest are below what half precision resolves."""
-        weight = torch.stack([self.dt_proj.weight, self.dt_proj_b.weight])
-        bias = torch.stack([self.dt_proj.bias, self.dt_proj_b.bias])
-        with without_autocast(low):
-            steps = torch.einsum("blgr,ger->blge", _wide(low), _wide(weight))
-        return F.softplus(steps + _wide(bias))
-
-
-def _bias(convolution: nn.Conv1d) -> Tensor:
-    assert convolution.bias is not None
-    return convolution.bias
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class RegionVim(RegionBlocks, Vim):
 
     def forward(
         self,
-        x: Float[Tensor, "B C H W"],
+        x: Float[Tensor, "B *T C H W"],
         *,
         priority: Priority | None = None,
         priority_weight: float = 2.0,
@@ -46,19 +46,19 @@ class RegionVim(RegionBlocks, Vim):
             return self._classify(self._pool_padded(self.features_of(x, regions), regions))
         return in_groups(x, regions, self._forward_group)
 
-    def forward_features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1+N D"]:
+    def forward_features(self, x: Float[Tensor, "B *T C H W"]) -> Float[Tensor, "B 1+N D"]:
         """All tokens behind the last norm, the class token first; padding is not to be used."""
         return self.features_of(x, self.patch_embed.regions(x))
 
     def features_of(  # type: ignore[override]  # a scan takes no mask
-        self, x: Float[Tensor, "B C H W"], regions: Regions
+        self, x: Float[Tensor, "B *T C H W"], regions: Regions
     ) -> Float[Tensor, "B 1+N D"]:
         """`forward_features` of regions that are known."""
         return self._run(self._enter(x, regions), regions.counts)[0]
 
     def block_tokens(
         self,
-        images: Float[Tensor, "B C H W"],
+        images: Float[Tensor, "B *T C H W"],
         regions: Regions,
         blocks: Collection[int],
         *,
@@ -84,7 +84,7 @@ class RegionVim(RegionBlocks, Vim):
 
     def no_weight_decay(self) -> set[str]:
         """The host's set, with the positions under their new name."""
-        return {*super().no_weight_decay(), "patch_embed.pos_embed"}
+        return {*super().no_weight_decay(), "patch_embed.pos_embed", "patch_embed.time_embed"}
 
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
         """Note the size that the model is meant for; every size works without it."""

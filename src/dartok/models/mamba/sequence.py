@@ -8,17 +8,19 @@ from torch import Tensor
 
 __all__ = ["ClassPlace", "class_first", "place_of", "reversed_within", "with_class_token"]
 
-ClassPlace = Literal["middle", "first"]
-"""Where the class token stands among the N others: before number N // 2, or before all."""
+ClassPlace = Literal["middle", "first", "last"]
+"""Where the class token stands among the N others: before number N // 2, before or behind all."""
 
 
 def place_of(where: ClassPlace, num_tokens: int | Int[Tensor, "B"]) -> int | Int[Tensor, "B"]:
     """Index of the class token in the sequence, for all sequences or for each.
 
     Example:
-        >>> place_of("middle", 196), place_of("first", 196)
-        (98, 0)
+        >>> [place_of(where, 196) for where in ("middle", "first", "last")]
+        [98, 0, 196]
     """
+    if where == "last":
+        return num_tokens
     return num_tokens // 2 if where == "middle" else num_tokens * 0
 
 

@@ -17,11 +17,11 @@ from dartok.core.names import one_of, whole_number
 from dartok.core.regions import Regions
 from dartok.models.intermediates import as_dict, as_tuple, check_output_fmt
 from dartok.models.mamba.block import MambaBlock, WideRMSNorm
-from dartok.models.mamba.mixer import Merge
+from dartok.models.mamba.mixer import Directions, Merge
 from dartok.models.mamba.overlapping import OverlappingPatchEmbed
 from dartok.models.mamba.sequence import ClassPlace, class_first, place_of, with_class_token
 
-__all__ = ["Entrance", "Pooling", "Vim"]
+__all__ = ["Entrance", "Pooling", "Vim", "draw_projection"]
 
 Pooling = Literal["token", "avg", ""]
 """What the head reads: the class token, the mean of the others, or nothing is pooled."""
@@ -45,6 +45,9 @@ class Vim(nn.Module):
     Source: Vision Mamba, arXiv:2401.09417; VideoMamba, arXiv:2403.06977 (class token first, the two
     directions added without halving).
 
+    With `directions="forward"` the blocks are Mamba's, and a token sees only those before it. Then
+    what the head reads must come last: `class_token="last"`, or be the mean: `global_pool="avg"`.
+
     Args:
         img_size: Height and width of the images in pixels.
         patch_size: Side of a patch in pixels.
@@ -55,8 +58,9 @@ class Vim(nn.Module):
         embed_dim: D, width of the tokens.
         depth: Blocks.
         state_size: Numbers of state per channel.
-        class_token: Where the class token stands in the sequence: "middle" or "first".
-        merge: How the two directions are put together: "mean" or "sum".
+        class_token: Where the class token stands in the sequence: "middle", "first" or "last".
+        merge: How the two directions are put together: "mean" or "sum"; unused if there is one.
+        directions: "both", or "forward" alone, for tokens that come in parts (`resume`).
         drop_rate: Dropout before the head.
         pos_drop_rate: Dropout after the positions.
         drop_path_rate: Stochastic depth after the last block.
@@ -86,6 +90,7 @@ class Vim(nn.Module):
         state_size: int = 16,
         class_token: ClassPlace = "middle",
         merge: Merge = "mean",
+        directions: Directions = "both",
         drop_rate: float = 0.0,
         pos_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -98,6 +103,8 @@ class Vim(nn.Module):
         self.global_pool: Pooling = one_of("global_pool", global_pool, Pooling)
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
         self.class_token: ClassPlace = one_of("class_token", class_token, ClassPlace)
+        self.directions: Directions = one_of("directions", directions, Directions)
+        self._check_sight()
         self.grad_checkpointing = False
         embed: Any = _patch_embed(img_size, patch_size, patch_stride, in_chans, embed_dim)
         self.patch_embed = embed
@@ -105,10 +112,9 @@ class Vim(nn.Module):
         positions = torch.zeros(1, 1 + embed.num_patches, embed_dim)
         self.pos_embed: nn.Parameter | None = nn.Parameter(positions)
         self.pos_drop = nn.Dropout(pos_drop_rate)
+        kind: Any = {"state_size": state_size, "merge": merge, "directions": directions}
         self.layers = nn.ModuleList(
-            MambaBlock(
-                embed_dim, state_size=state_size, merge=merge, num_layers=depth, drop_path=rate
-            )
+            MambaBlock(embed_dim, num_layers=depth, drop_path=rate, **kind)
             for rate in _drop_path_rates(drop_path_rate, depth)
         )
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
@@ -129,19 +135,38 @@ class Vim(nn.Module):
         """As Vim draws those outside its mixers."""
         for values in (self.cls_token, self.pos_embed):
             trunc_normal_(values, std=0.02)
-        lecun_normal_(self.patch_embed.proj.weight)  # type: ignore[no-untyped-call]
-        nn.init.zeros_(self.patch_embed.proj.bias)
+        draw_projection(self.patch_embed.proj)
         _draw_head(self.head)
+
+    def _check_sight(self) -> None:
+        """Refuse to read a class token that has seen only a part of the picture."""
+        if (
+            self.directions == "forward"
+            and self.global_pool == "token"
+            and self.class_token != "last"
+        ):
+            raise ValueError(
+                "directions='forward' needs class_token='last' or global_pool='avg': a token sees "
+                f"those before it, got class_token={self.class_token!r}"
+            )
+
+    @property
+    def class_position(self) -> int:
+        """Index of the class token's entry in `pos_embed`: that of its place in the sequence."""
+        num_patches: int = self.patch_embed.num_patches
+        place = place_of(self.class_token, num_patches)
+        assert isinstance(place, int)
+        return place
 
     @property
     def blocks(self) -> nn.ModuleList:
         """The blocks, under timm's name."""
         return self.layers
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Tensor:
+    def forward(self, x: Float[Tensor, "B *T C H W"]) -> Tensor:
         return self.forward_head(self.forward_features(x))
 
-    def forward_features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1+N D"]:
+    def forward_features(self, x: Float[Tensor, "B *T C H W"]) -> Float[Tensor, "B 1+N D"]:
         """All tokens behind the last norm, the class token first."""
         return self._run(self._entrance(x).sequence)[0]
 
@@ -151,7 +176,7 @@ class Vim(nn.Module):
 
     def forward_intermediates(
         self,
-        x: Float[Tensor, "B C H W"],
+        x: Float[Tensor, "B *T C H W"],
         indices: int | list[int] | None = None,
         return_prefix_tokens: bool = False,
         norm: bool = False,
@@ -203,6 +228,7 @@ class Vim(nn.Module):
         """A new last layer; 0 for none."""
         if global_pool is not None:
             self.global_pool = one_of("global_pool", global_pool, Pooling)
+            self._check_sight()
         self.num_classes = num_classes
         head = nn.Linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
         _draw_head(head)
@@ -217,21 +243,20 @@ class Vim(nn.Module):
         if isinstance(self.patch_embed, OverlappingPatchEmbed):
             raise ValueError("set_input_size needs patches side by side; give img_size instead")
         assert self.pos_embed is not None
-        grid_size = self.patch_embed.grid_size
+        grid_size, place = self.patch_embed.grid_size, self.class_position
         self.patch_embed.set_input_size(img_size=img_size)
         if self.patch_embed.grid_size == grid_size:
             return
         before = self.pos_embed.detach()
         positions = resample_abs_pos_embed(
-            class_first(before, place_of(self.class_token, before.shape[1] - 1)),
+            class_first(before, place),
             self.patch_embed.grid_size,
             old_size=grid_size,
             num_prefix_tokens=1,
         )
-        one, others = positions[:, :1], positions[:, 1:]
-        place = place_of(self.class_token, others.shape[1])
         self.pos_embed = nn.Parameter(
-            with_class_token(others, one, place), requires_grad=self.pos_embed.requires_grad
+            with_class_token(positions[:, 1:], positions[:, :1], self.class_position),
+            requires_grad=self.pos_embed.requires_grad,
         )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -240,8 +265,12 @@ class Vim(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of what is not decayed: positions, the class token, and each state's rates."""
-        names = ("A_log", "A_b_log", "D", "D_b")
-        rates = {f"layers.{i}.mixer.{name}" for i in range(len(self.layers)) for name in names}
+        blocks: Sequence[Any] = list(self.layers)
+        rates = {
+            f"layers.{index}.mixer.{name}"
+            for index, block in enumerate(blocks)
+            for name in block.mixer.rates_and_skips
+        }
         return {"cls_token", "pos_embed", *rates}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -307,6 +336,19 @@ class Vim(nn.Module):
     def _classify(self, pooled: Tensor, pre_logits: bool = False) -> Tensor:
         pooled = self.head_drop(pooled)
         return pooled if pre_logits else self.head(pooled)
+
+
+def draw_projection(proj: nn.Conv2d | nn.Conv3d) -> None:
+    """Draw the weights of a patch projection as Vim does.
+
+    Example:
+        >>> draw_projection(proj := nn.Conv2d(1, 2, 4, 4))
+        >>> int(proj.bias.count_nonzero())
+        0
+    """
+    lecun_normal_(proj.weight)  # type: ignore[no-untyped-call]
+    if proj.bias is not None:
+        nn.init.zeros_(proj.bias)
 
 
 def _call(block: nn.Module, *inputs: Any) -> Any:
