@@ -3,6 +3,7 @@
 import dataclasses
 
 from dartok.data.augment import AugmentConfig
+from dartok.data.clips.clip_config import ClipConfig
 from dartok.data.source_config import DataConfig
 from dartok.tasks.loss_config import LossConfig
 from dartok.tasks.task_config import TaskConfig
@@ -13,6 +14,7 @@ from dartok.train.optim_config import OptimConfig
 
 PARTS = {
     "data": DataConfig,
+    "clip": ClipConfig,
     "task": TaskConfig,
     "model": ModelConfig,
     "augment": AugmentConfig,

@@ -23,6 +23,8 @@ _PAPER_CROP_SHARE = 0.875
 _PAPER_INTERPOLATION = "bicubic"
 _IOU = "iou/"
 
+_CLIP_SETTINGS = ("num_frames", "num_clips", "num_crops")
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +61,21 @@ class EvalConfig:
     score maps standardised over the batch, of --batch-size pictures; theirs is that of training."""
     windows: bool = False
     """Tell the classes of pixels through overlapping windows, instead of the whole picture."""
+    num_frames: int | None = None
+    """With a model of videos: frames in a clip; this and the next two by default as in training."""
+    num_clips: int | None = None
+    """Clips of each video, spread over it."""
+    num_crops: int | None = None
+    """Squares cut from each frame along its longer side."""
+    root: Path | None = None
+    """Folder that the paths in a list of videos start from; by default the one it lies in."""
     per_image: Path | None = None
     """Parquet file to write, one row per picture: name, label, prediction, confidence, loss."""
     json: bool = False
     """Print JSON instead of a table."""
 
     def __post_init__(self) -> None:
-        for name in ("image_px", "batch_size"):
+        for name in ("image_px", "batch_size", *_CLIP_SETTINGS):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name.replace('_', '-')} must be >= 1, got {value}")
@@ -82,7 +92,14 @@ class EvalConfig:
             num_samples=self.num_samples,
             image_column=self.image_column,
             label_column=self.label_column,
+            root=self.root,
         )
+
+    @property
+    def clip(self) -> dict[str, int]:
+        """What is given of a clip's settings."""
+        given = {name: getattr(self, name) for name in _CLIP_SETTINGS}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -117,14 +134,15 @@ def evaluate(
     *,
     config: EvalConfig = EvalConfig(),
 ) -> None:
-    """Measure a trained model on labelled pictures: a folder of class folders, or label maps.
+    """Measure a trained model on labelled pictures or videos: folders, label maps, shards, ...
 
     Every readable picture counts once, also with several processes (torchrun ... -m dartok eval).
 
     Args:
         model: Folder of the model, such as best/ of a run.
         data: The pictures, named as --data of dartok train: a folder, Parquet files, shards, ...;
-            for a model of segmentation a data set of label maps, or one of its splits, ROOT:SPLIT.
+            for a model of segmentation a data set of label maps, or one of its splits, ROOT:SPLIT;
+            for one of videos a folder of class folders, a list or shards of them.
         config: How it is evaluated.
     """
     from dartok.train.assess import assess
@@ -141,6 +159,7 @@ def evaluate(
             world=world,
             per_image=config.per_image,
             windows=config.windows,
+            clip=config.clip,
         )
         if not world.is_main:
             return

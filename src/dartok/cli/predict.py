@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PredictConfig", "predict"]
 
+_SHOWN_FPS = 4.0
+"""Frames that a model sees of a video lie far apart: slow enough to look at each."""
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +31,9 @@ class PredictConfig:
 
     out: Path | None = None
     """Folder for pictures of the regions, NAME.regions.png, with a number where names repeat; none
-    are drawn without it. A model of segmentation also writes NAME.mask.png, whose numbers are the
-    classes, and NAME.overlay.png, the mask over the picture."""
+    are drawn without it. Of a video a film of the frames that the model sees, NAME.regions.mp4. A
+    model of segmentation also writes NAME.mask.png, whose numbers are the classes, and
+    NAME.overlay.png, the mask over the picture."""
     top: int = 1
     """Classes named for each picture; of segmentation, with their share of the pixels."""
     json: bool = False
@@ -73,16 +77,16 @@ def predict(
     *,
     config: PredictConfig = PredictConfig(),
 ) -> None:
-    """Name the classes of pictures, one line for each; of segmentation, paint those of the pixels.
+    """Name the classes of pictures or videos, one line for each; or paint those of the pixels.
 
     A damaged picture is named on the error stream and skipped; the exit code is then 1.
 
     Args:
         model: Folder of the model, such as best/ of a run.
-        images: Picture files, folders, or patterns such as 'pets/**/*.jpg'; also Parquet files.
+        images: Picture files, folders, or patterns such as 'pets/**/*.jpg'; also Parquet files. For
+            a model of videos, video files.
         config: The options.
     """
-    from dartok.data.samples import BadSample
     from dartok.tasks.segmentation.segmenter import Segmenter
     from dartok.train.pictures import find_pictures, list_parts
     from dartok.train.prediction import PredictJob, load_model
@@ -95,8 +99,12 @@ def predict(
         image_px=config.image_px,
         column=config.image_column,
     )
-    parts = list_parts(find_pictures(images), column=job.column)
     package = load_model(job)  # also with Ray: what is wrong with it is better said here
+    if package.clip is not None:
+        _check_videos(config)
+        _say_all(_videos(job, images, package, config), package, config)
+        return
+    parts = list_parts(find_pictures(images), column=job.column)
     if isinstance(package.model, Segmenter):
         from dartok.cli.masks import paint_pictures
 
@@ -110,6 +118,15 @@ def predict(
         if config.engine == "ray"
         else _here(job, parts, package, config)
     )
+    _say_all(found, package, config)
+
+
+def _say_all(
+    found: "Iterator[Prediction | BadSample]", package: "Package", config: PredictConfig
+) -> None:
+    """Print, draw or write all results. Raises SystemExit if there were damaged pictures."""
+    from dartok.data.samples import BadSample
+
     num_bad = 0
     show = _Output(config, package.pixels)
     for each in found:
@@ -121,6 +138,27 @@ def predict(
     show.close()
     if num_bad:
         raise SystemExit(1)
+
+
+def _check_videos(config: PredictConfig) -> None:
+    """Refuse what is for pictures alone."""
+    for flag, is_given in {"windows": config.windows, "engine ray": config.engine == "ray"}.items():
+        if is_given:
+            raise ValueError(f"{flag} is for pictures, got a model of videos; drop --{flag}")
+
+
+def _videos(
+    job: "PredictJob", patterns: list[str], package: "Package", config: PredictConfig
+) -> "Iterator[Prediction | BadSample]":
+    from dartok.data.clips.video import VIDEO_SUFFIXES
+    from dartok.train.clip_prediction import predict_clips
+    from dartok.train.pictures import find_pictures
+    from dartok.train.world import start_world
+
+    paths = find_pictures(patterns, VIDEO_SUFFIXES)
+    with start_world(config.device) as world:
+        looks = config.out is not None
+        yield from predict_clips(package, paths, job, device=world.device, looks=looks)
 
 
 def _here(
@@ -189,14 +227,17 @@ def _json_line(found: "Prediction") -> str:
 
 
 def _draw(found: "Prediction", out: Path, pixels: "PixelConfig", copy: int) -> None:
-    from dartok.draw import draw, save_image
+    from dartok.draw import draw, save_film, save_image
 
     assert found.look is not None
     if found.look.regions is None:
         raise ValueError("out needs a model with regions, got one with a fixed grid; drop --out")
     out.mkdir(parents=True, exist_ok=True)
     image, regions = found.look.image[None], found.look.regions
-    (picture,) = draw(image, regions, mean=pixels.mean, std=pixels.std)
+    pictures = draw(image, regions, mean=pixels.mean, std=pixels.std)
     stem = Path(found.name).stem
     name = stem if copy == 1 else f"{stem}-{copy}"
-    save_image(picture, out / f"{name}.regions.png")
+    if image.ndim == 4:
+        save_image(pictures[0], out / f"{name}.regions.png")
+    else:
+        save_film(pictures, out / f"{name}.regions.mp4", fps=_SHOWN_FPS)

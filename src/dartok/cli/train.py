@@ -6,6 +6,7 @@ from cyclopts import Group, Parameter
 
 from dartok.cli.console import say
 from dartok.data.augment import AugmentConfig
+from dartok.data.clips.clip_config import ClipConfig
 from dartok.data.source_config import DataConfig
 from dartok.tasks.loss_config import LossConfig
 from dartok.tasks.task_config import TaskConfig
@@ -18,7 +19,7 @@ __all__ = ["train"]
 
 
 _MODEL, _AUGMENT, _LOSS, _OPTIM = ModelConfig(), AugmentConfig(), LossConfig(), OptimConfig()
-_TASK = TaskConfig()
+_TASK, _CLIP = TaskConfig(), ClipConfig()
 
 
 def _part(title: str, place: int) -> Parameter:
@@ -30,12 +31,13 @@ def train(
     data: Annotated[DataConfig, _part("Data", 1)],
     loop: Annotated[LoopConfig, _part("Run", 2)],
     task: Annotated[TaskConfig, _part("Task", 3)] = _TASK,
-    model: Annotated[ModelConfig, _part("Model", 4)] = _MODEL,
-    augment: Annotated[AugmentConfig, _part("Augmentation", 5)] = _AUGMENT,
-    loss: Annotated[LossConfig, _part("Loss", 6)] = _LOSS,
-    optim: Annotated[OptimConfig, _part("Optimisation", 7)] = _OPTIM,
+    clip: Annotated[ClipConfig, _part("Clips", 4)] = _CLIP,
+    model: Annotated[ModelConfig, _part("Model", 5)] = _MODEL,
+    augment: Annotated[AugmentConfig, _part("Augmentation", 6)] = _AUGMENT,
+    loss: Annotated[LossConfig, _part("Loss", 7)] = _LOSS,
+    optim: Annotated[OptimConfig, _part("Optimisation", 8)] = _OPTIM,
 ) -> None:
-    """Train or fine-tune on a folder with one folder of pictures per class, or on label maps.
+    """Train or fine-tune on a folder with one folder of pictures per class, label maps, or videos.
 
     Settings come from --config FILE.toml, where a line `flag = value` stands for --flag value, and
     from the command line, which goes before the file. The run's folder --out holds config.toml,
@@ -44,7 +46,14 @@ def train(
     torchrun --nproc-per-node 2 -m dartok train ...
     """
     config = TrainConfig(
-        data=data, task=task, model=model, augment=augment, loss=loss, optim=optim, loop=loop
+        data=data,
+        task=task,
+        clip=clip,
+        model=model,
+        augment=augment,
+        loss=loss,
+        optim=optim,
+        loop=loop,
     )
     from dartok.cli.training import Display
     from dartok.train.run import Run

@@ -200,8 +200,7 @@ class Tokenizer(Scored):
         scores = self.scores(images)
         if images.ndim == 5:
             self._refuse_clip(steering or self._steering)
-            steps = scores.unflatten(1, (-1, tubelet)).mean(2) if tubelet > 1 else scores
-            return self.cut(steps, (images.shape[-2], images.shape[-1]))
+            return self.cut(scores, (images.shape[-2], images.shape[-1]))
         if self.budget is None and not (self.partition == "flow" and _is_any_size(images)):
             return self.cut(scores, (images.shape[-2], images.shape[-1]), steering)
         return self._cut_each(scores, images, steering)
@@ -228,9 +227,10 @@ class Tokenizer(Scored):
     ) -> Regions:
         """`num_tokens` regions of score maps, strength included, for images of `size_px`.
 
-        Raises:
-            ValueError: If there are fewer tokens than rows of all frames of a clip together.
+        The score of a tubelet is the mean of its frames'.
         """
+        if scores.ndim == 4 and self.tubelet > 1:
+            scores = scores.unflatten(1, (-1, self.tubelet)).mean(2)
         num_frames = scores.shape[1] if scores.ndim == 4 else 1
         num_rows = self.num_rows or self._default_num_rows(self.num_tokens, size_px, num_frames)
         return partition(
@@ -308,8 +308,13 @@ class Tokenizer(Scored):
         room = self._default_num_rows(most, (images.shape[-2], images.shape[-1]))
         return rows_for(tokens, down / across, most=room), room
 
-    def embed(self, images: Tensor, regions: Regions) -> Float[Tensor, "B N D"]:
-        """Tokens of given regions: resampled, projected, positions added."""
+    def embed(
+        self, images: Tensor, regions: Regions, *, first_step: int | None = None
+    ) -> Float[Tensor, "B N D"]:
+        """Tokens of given regions: resampled, projected, positions added.
+
+        `first_step` numbers the first step of a clip that is part of a longer one (`TokenStream`).
+        """
         patches = sample_regions(
             steps_of(images, self.proj),
             regions,
@@ -320,7 +325,7 @@ class Tokenizer(Scored):
             bilinear=self.bilinear,
         )
         tokens = self.norm(project(patches, self.proj))
-        places = position_map(self.pos_embed, self.time_embed, frames_of(regions))
+        places = position_map(self.pos_embed, self.time_embed, frames_of(regions), first_step)
         if places is not None:
             measure: Measure = "strip" if self.partition == "authors" else "area"
             tokens = tokens + regions.to_tokens(places, measure=measure).to(tokens.dtype)

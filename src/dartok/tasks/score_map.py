@@ -1,4 +1,7 @@
-"""What a score map looks like: its entropy, what it asks for, the regions that follow from it."""
+"""What a score map looks like: its entropy, what it asks for, the regions that follow from it.
+
+A clip has one map, of all its frames.
+"""
 
 import math
 from collections.abc import Iterator
@@ -13,6 +16,7 @@ from dartok.core.regions import Regions
 from dartok.core.tokenizer import Tokenizer
 
 __all__ = [
+    "by_clip",
     "entropy_penalty",
     "expected_tokens",
     "score_entropy",
@@ -23,7 +27,7 @@ __all__ = [
 ]
 
 
-def score_entropy(scores: Float[Tensor, "B h w"]) -> Float[Tensor, "B"]:
+def score_entropy(scores: Float[Tensor, "B *T h w"]) -> Float[Tensor, "B"]:
     """Entropy of each image's scores as a share of the largest: `-sum_i p_i log p_i / log(h w)`.
 
     `p = scores / sum(scores)` over the image. 1 where all scores are equal, and for a map of one
@@ -44,7 +48,7 @@ def score_entropy(scores: Float[Tensor, "B h w"]) -> Float[Tensor, "B"]:
     return -(log_p.exp() * log_p).sum(1) / math.log(num_cells)
 
 
-def entropy_penalty(scores: Float[Tensor, "B h w"], *, target: float) -> Float[Tensor, ""]:
+def entropy_penalty(scores: Float[Tensor, "B *T h w"], *, target: float) -> Float[Tensor, ""]:
     """`mean_b (score_entropy(scores)[b] - target)^2`: neither uniform nor collapsed.
 
     The square pulls hard from both ends and hardly at all near the target, so it needs no band; it
@@ -65,7 +69,9 @@ def entropy_penalty(scores: Float[Tensor, "B h w"], *, target: float) -> Float[T
     return (score_entropy(scores) - target).square().mean()
 
 
-def expected_tokens(scores: Float[Tensor, "B h w"], *, mass_per_token: float) -> Float[Tensor, "B"]:
+def expected_tokens(
+    scores: Float[Tensor, "B *T h w"], *, mass_per_token: float
+) -> Float[Tensor, "B"]:
     """Tokens that each image's scores ask for: `mean_ij(scores[b, i, j]) / mass_per_token`.
 
     The mean score is the mass of the image: the integral of its scores over [0, 1] x [0, 1]. With
@@ -80,10 +86,10 @@ def expected_tokens(scores: Float[Tensor, "B h w"], *, mass_per_token: float) ->
     """
     if not mass_per_token > 0:
         raise ValueError(f"mass_per_token must be > 0, got {mass_per_token}")
-    return _wide(scores).mean((1, 2)) / mass_per_token
+    return _wide(scores).flatten(1).mean(1) / mass_per_token
 
 
-def token_penalty(scores: Float[Tensor, "B h w"], *, target: float = 0.0) -> Float[Tensor, ""]:
+def token_penalty(scores: Float[Tensor, "B *T h w"], *, target: float = 0.0) -> Float[Tensor, ""]:
     """`max(0, mean_b(n[b]) / N - target)`, with `n = expected_tokens` at `mass_per_token = 1 / N`.
 
     N cancels: the penalty is the mean score beyond the target. The mean is taken before the limit,
@@ -142,7 +148,7 @@ def watch_scores(model: nn.Module) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def score_health(
-    scores: Float[Tensor, "B h w"], tokenizer: Tokenizer, image_px: tuple[int, int]
+    scores: Float[Tensor, "B *T h w"], tokenizer: Tokenizer, image_px: tuple[int, int]
 ) -> dict[str, float]:
     """How far a batch's score maps and regions are from uniform and from collapsed.
 
@@ -197,6 +203,20 @@ def share_on_object(regions: Regions, boxes_xyxy: Float[Tensor, "B 4"]) -> float
     low, high = boxes_xyxy.to(centres)[:, None].split(2, dim=-1)
     inside = ((low <= centres) & (centres < high)).all(-1)
     return inside.double().mean().item()
+
+
+def by_clip(scores: Float[Tensor, "M h w"] | None, images: Tensor) -> Tensor | None:
+    """Score maps as `watch_scores` collects them, `(B, T, h, w)` where the images are clips.
+
+    A scorer that looks at each frame alone is shown the frames of all clips as one batch.
+
+    Example:
+        >>> by_clip(torch.ones(6, 2, 2), torch.zeros(2, 3, 1, 8, 8)).shape
+        torch.Size([2, 3, 2, 2])
+    """
+    if scores is None or images.ndim == 4 or scores.ndim == 4:
+        return scores
+    return scores.unflatten(0, images.shape[:2])
 
 
 def _wide(scores: Tensor) -> Tensor:

@@ -2,21 +2,23 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 __all__ = ["DecoderName", "TaskConfig", "TaskName"]
 
-TaskName = Literal["classification", "segmentation"]
+TaskName = Literal["classification", "segmentation", "video"]
 DecoderName = Literal["linear", "mask", "upernet"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """What is told of a picture. All but the first is for --task segmentation."""
+    """What is told of a picture or video. All but the first is for --task segmentation."""
 
     task: TaskName = "classification"
-    """The class of each picture, or of each pixel (segmentation): --data is then a data set of
-    label maps, laid out as ADE20K, Cityscapes, PASCAL VOC, CamVid or your own (docs/audit.md)."""
+    """The class of each picture, of each pixel (segmentation) or of each video (video). With
+    segmentation --data is a data set of label maps, laid out as ADE20K, Cityscapes, PASCAL VOC,
+    CamVid or your own (docs/audit.md); with video it is a folder of class folders of videos, a list
+    or shards of them (docs/video.md)."""
     decoder: DecoderName = "linear"
     """What reads the tokens: a linear layer (linear), a mask transformer after Segmenter (mask), or
     UPerNet on maps that they are painted to (upernet)."""
@@ -42,8 +44,9 @@ class TaskConfig:
     """Evaluate in overlapping windows of a crop's size, instead of the whole picture at once."""
 
     def __post_init__(self) -> None:
-        if self.task not in ("classification", "segmentation"):
-            raise ValueError(f"task must be classification or segmentation, got {self.task!r}")
+        known = get_args(TaskName)
+        if self.task not in known:
+            raise ValueError(f"task must be one of {', '.join(known)}, got {self.task!r}")
         self._check_used()
         if self.decoder not in ("linear", "mask", "upernet"):
             raise ValueError(f"decoder must be linear, mask or upernet, got {self.decoder!r}")
@@ -68,7 +71,7 @@ class TaskConfig:
             return
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if value != entry.default:
+            if entry.name != "task" and value != entry.default:
                 raise ValueError(
                     f"{_flag(entry.name)} needs --task segmentation, got {value} for {self.task}"
                 )

@@ -1,14 +1,20 @@
 """Evaluate a model folder on a folder of pictures, for several budgets and protocols."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from dartok.core.tokenizer import Tokenizer
+from dartok.data.clips.clip_config import ClipConfig
+from dartok.data.clips.opening import open_clips
+from dartok.data.clips.transforms import eval_clip_transform
 from dartok.data.loading import BadSamples
+from dartok.data.samples import AnySource, ClipTransform, Transform
 from dartok.data.source_config import DataConfig
 from dartok.data.transforms import eval_transform
 from dartok.models.dials import tokenizer_of
@@ -41,6 +47,7 @@ def assess(
     world: World,
     per_image: Path | None = None,
     windows: bool = False,
+    clip: Mapping[str, int] | None = None,
 ) -> list[Row]:
     """A row for each protocol at each budget.
 
@@ -53,6 +60,7 @@ def assess(
         precision: Of the model's arithmetic.
         world: This process among all.
         windows: Whether label maps are told through overlapping windows.
+        clip: Settings of `ClipConfig` in place of the model's own, for a model of videos.
         per_image: Parquet file to write of every picture (see `ImageResults`); None for none.
     Raises:
         ValueError: If the model or the pictures cannot be read, or the model has no regions to give
@@ -64,7 +72,9 @@ def assess(
         if per_image is not None or any(protocol.batch_statistics for protocol in protocols):
             raise ValueError("per-image and paper are for classifiers; drop them")
         return _of_maps(package, data, budgets, protocols[0], batch_size, precision, world, windows)
-    source = source_to_evaluate(data, package.class_names)
+    if clip and package.clip is None:
+        raise ValueError(f"{_flag(clip)} is for a model of videos, got one of pictures; drop it")
+    source = _source_of(package, data)
     for protocol in protocols:
         protocol.check(model)
     run = partial(
@@ -80,7 +90,7 @@ def assess(
     results = None if per_image is None else ImageResults(per_image, source.class_names)
 
     def measure() -> list[Row]:
-        found = [_measure(model, protocol, run, results) for protocol in protocols]
+        found = [_measure(package, protocol, run, results, clip) for protocol in protocols]
         return [row | {"batch_size": batch_size} for row in found]
 
     of_budget = evaluate_budgets(model, budgets, measure) if budgets else {0: measure()}
@@ -127,18 +137,40 @@ def _of_maps(
     return list(found.values())
 
 
+def _source_of(package: Package, data: DataConfig) -> AnySource:
+    if package.clip is None:
+        return source_to_evaluate(data, package.class_names)
+    return open_clips(
+        data.data,
+        package.class_names,
+        classes=data.classes,
+        root=data.root,
+        num_samples=data.num_samples,
+    )
+
+
+def _flag(settings: Mapping[str, int]) -> str:
+    return next(iter(settings)).replace("_", "-")
+
+
 def _measure(
-    model: nn.Module,
+    package: Package,
     protocol: EvalProtocol,
     run: Callable[..., Tally],
     results: ImageResults | None,
+    clip: Mapping[str, int] | None,
 ) -> Row:
+    model, pixels = package.model, protocol.pixels(package.model)
     num_tokens = _num_tokens(model)
+    transform: Transform | ClipTransform = eval_transform(pixels)
+    if package.clip is not None:
+        settings: dict[str, Any] = {**asdict(package.clip), **(clip or {})}
+        transform = eval_clip_transform(pixels, ClipConfig(**settings))
     on_batch = None
     if results is not None:
         on_batch = partial(results.add, num_tokens=num_tokens, protocol=protocol.name)
     with batch_statistics(model) if protocol.batch_statistics else nullcontext():
-        tally = run(eval_transform(protocol.pixels(model)), on_batch=on_batch)
+        tally = run(transform, on_batch=on_batch)
     return {"protocol": protocol.name, "num_tokens": num_tokens, **tally.measures()}
 
 

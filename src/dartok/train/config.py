@@ -1,8 +1,9 @@
 """The configuration of a training run: command line, help, TOML file and record in one."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from dartok.data.augment import AugmentConfig
+from dartok.data.clips.clip_config import ClipConfig
 from dartok.data.source_config import DataConfig
 from dartok.models.presets import AUTHORS_PRESETS
 from dartok.tasks.loss_config import LossConfig
@@ -19,6 +20,7 @@ class TrainConfig:
     """Everything about a run."""
 
     data: DataConfig
+    clip: ClipConfig = field(default_factory=ClipConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -33,6 +35,10 @@ class TrainConfig:
         self.check_pairs(num_processes=1)
         if self.task.task == "segmentation":
             self._check_segmentation()
+        if self.task.task == "video":
+            self._check_video()
+        else:
+            self._refuse_clips()
 
     def _check_segmentation(self) -> None:
         """Refuse what is for classifiers alone."""
@@ -51,6 +57,29 @@ class TrainConfig:
                 f"model {self.model.model} classifies pictures; for --task segmentation give a "
                 "timm ViT or a `vim_*` host"
             )
+
+    def _check_video(self) -> None:
+        """Refuse what is for pictures alone."""
+        for flag, value in {
+            "stream": self.data.stream,
+            "on-device": self.augment.on_device,
+        }.items():
+            if value:
+                raise ValueError(f"{flag} is for pictures, got {value}; drop --{flag}")
+        if self.model.model in AUTHORS_PRESETS:
+            raise ValueError(
+                f"model {self.model.model} sees pictures; for --task video give a timm ViT or a "
+                "`videomamba_*_video` host"
+            )
+
+    def _refuse_clips(self) -> None:
+        """Refuse what pictures would pass over."""
+        usual = ClipConfig()
+        given = {field.name: getattr(self.clip, field.name) for field in fields(usual)}
+        given = {name: value for name, value in given.items() if value != getattr(usual, name)}
+        given |= {} if self.data.root is None else {"root": self.data.root}
+        for name, value in given.items():
+            raise ValueError(f"{name.replace('_', '-')} needs --task video, got {value}")
 
     def check_pairs(self, *, num_processes: int) -> None:
         """Refuse to mix the pictures of a batch that has an odd number of them.

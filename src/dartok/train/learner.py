@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 from dartok.data.loading import seeded
 from dartok.data.samples import Batch
 from dartok.tasks.objective import Objective, Seen
-from dartok.tasks.score_map import watch_scores
+from dartok.tasks.score_map import by_clip, watch_scores
 from dartok.train import distribution
 from dartok.train.finite import first_not_finite
 from dartok.train.optim import Schedule, create_optimiser
@@ -41,7 +41,7 @@ class StepReport(NamedTuple):
     learning_rate: float
     terms: dict[str, float]
     """Parts that the loss is the sum of."""
-    scores: Float[Tensor, "B h w"] | None
+    scores: Float[Tensor, "B *T h w"] | None
     """Score maps of this process's last micro-batch; None without regions."""
 
 
@@ -200,7 +200,8 @@ class Learner:
             narrow = self.precision != torch.float32
             with torch.autocast(images.device.type, dtype=self.precision, enabled=narrow):
                 outputs = model(images)
-                seen = Seen(outputs, images, labels, scores[0] if scores else None)
+                maps = by_clip(scores[0], images) if scores else None
+                seen = Seen(outputs, images, labels, maps)
                 return _Pass(self.objective(seen), seen.scores)
 
     def _loss(self, model: nn.Module, batch: Batch, step: int, number: int) -> Float[Tensor, ""]:

@@ -8,12 +8,16 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from dartok.data.augment import PixelConfig
+from dartok.data.clips.clip_config import ClipConfig
 from dartok.models.cards import Card
 from dartok.models.recipes import Recipe
 from dartok.models.sharing import LOADING_ERRORS, load_saved, write_folder
 from dartok.train.model import pixels_of
 
-__all__ = ["Package", "load_package", "save_package"]
+__all__ = ["CLIP", "Package", "load_package", "save_package"]
+
+CLIP = "clip"
+"""Entry of `config.json` of a model of videos: the settings of `ClipConfig`."""
 
 
 def save_package(
@@ -76,6 +80,8 @@ class Package(NamedTuple):
     """What its outputs mean; numbers where the folder does not say."""
     colours: tuple[tuple[int, int, int], ...] | None = None
     """Of the classes, for a model that paints them."""
+    clip: ClipConfig | None = None
+    """Which frames of a video it is to be shown; None for a model of pictures."""
 
 
 def load_package(folder: Path) -> Package:
@@ -103,4 +109,9 @@ def load_package(folder: Path) -> Package:
     class_names = tuple(names) if names else tuple(str(number) for number in range(count))
     colours = config.get("label_colours")
     palette = None if colours is None else tuple((int(r), int(g), int(b)) for r, g, b in colours)
-    return Package(model, pixels_of(model, None), class_names, palette)
+    clip = config.get(CLIP)
+    try:
+        frames = None if clip is None else ClipConfig(**clip)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} has an entry {CLIP!r} that is none ({error}); mend it") from error
+    return Package(model, pixels_of(model, None), class_names, palette, frames)

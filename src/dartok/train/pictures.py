@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from dartok.data.columns import picture_bytes
+from dartok.data.folder import files_below
 from dartok.data.images import decode_image, open_image
 
 if TYPE_CHECKING:
@@ -46,11 +47,15 @@ class Part(NamedTuple):
     """Number of its first row in the file."""
 
 
-def find_pictures(patterns: Sequence[str]) -> list[Path]:
+def find_pictures(patterns: Sequence[str], suffixes: tuple[str, ...] | None = None) -> list[Path]:
     """The files that some paths, folders (at any depth) or patterns name, each once.
 
     In a folder only picture files are looked for; Parquet files must be named, or matched by a
     pattern.
+
+    Args:
+        patterns: What the user named.
+        suffixes: Of the files to look for in folders; None for those of pictures.
 
     Raises:
         ValueError: If one of them names no picture.
@@ -63,7 +68,7 @@ def find_pictures(patterns: Sequence[str]) -> list[Path]:
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            paths = _pictures_below(path)
+            paths = files_below(path, suffixes or _suffixes())
         elif path.exists():
             paths = [path]
         else:
@@ -135,7 +140,7 @@ def _open_table(path: Path) -> "ParquetFile":
     return table
 
 
-def _pictures_below(folder: Path) -> list[Path]:
+def _suffixes() -> tuple[str, ...]:
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    return tuple(IMG_EXTENSIONS)

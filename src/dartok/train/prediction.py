@@ -20,13 +20,13 @@ from dartok.train.model import pixels_of
 from dartok.train.package import Package, load_package
 from dartok.train.pictures import Picture
 
-__all__ = ["Look", "PredictJob", "Prediction", "load_model", "predict"]
+__all__ = ["Look", "PredictJob", "Prediction", "likeliest", "load_model", "predict"]
 
 
 class Look(NamedTuple):
-    """What the model saw of a picture."""
+    """What the model saw of a picture, or of a video in its first view."""
 
-    image: Float[Tensor, "3 H W"]
+    image: Float[Tensor, "*T 3 H W"]
     """Cropped and normalised."""
     regions: Regions | None
     """How it was cut; None for a model without regions."""
@@ -107,7 +107,7 @@ def predict(
                 yield value
                 continue
             look = Look(value, cuts[number]) if looks else None
-            yield _named(picture.name, shares[number], job.top, package.class_names, look)
+            yield likeliest(picture.name, shares[number], job.top, package.class_names, look)
             number += 1
 
 
@@ -132,13 +132,14 @@ def _forward(
     return list(model(batch).float().softmax(-1).cpu()), cuts
 
 
-def _named(
+def likeliest(
     name: str,
     shares: Float[Tensor, "K"],
     top: int,
     class_names: tuple[str, ...],
     look: Look | None,
 ) -> Prediction:
+    """The prediction that some softmax values are."""
     shares, classes = shares.sort(descending=True)
     names = tuple(class_names[index] for index in classes[:top].tolist())
     return Prediction(name, names, tuple(shares[:top].tolist()), look)

@@ -21,6 +21,7 @@ from dartok.data.transforms import DeviceTransform
 from dartok.models.dials import set_num_tokens
 from dartok.train.acceleration import accelerate
 from dartok.train.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from dartok.train.clips import ClipJob
 from dartok.train.config import TrainConfig
 from dartok.train.distribution import full_state, share_buffers
 from dartok.train.job import ClassifyingJob, Job
@@ -270,10 +271,16 @@ class Run:
             )
 
 
+_JOBS: dict[str, Callable[[TrainConfig], Job]] = {
+    "classification": ClassifyingJob,
+    "segmentation": SegmentingJob,
+    "video": ClipJob,
+}
+
+
 def job_of(config: TrainConfig) -> Job:
     """What the task of a configuration has to do."""
-    segments = config.task.task == "segmentation"
-    return SegmentingJob(config) if segments else ClassifyingJob(config)
+    return _JOBS[config.task.task](config)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -305,4 +312,14 @@ def _mix(config: TrainConfig, num_classes: int) -> Mix | None:
         label_smoothing=config.loss.label_smoothing,
         num_classes=num_classes,
     )
-    return mixup
+    return _of_frames(mixup) if config.task.task == "video" else mixup
+
+
+def _of_frames(mix: Mix) -> Mix:
+    """The same mixing for all frames of a clip: they are channels of one picture to timm."""
+
+    def mix_clips(clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        mixed, shares = mix(clips.flatten(1, 2), labels)
+        return mixed.unflatten(1, clips.shape[1:3]), shares
+
+    return mix_clips
