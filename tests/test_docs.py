@@ -57,6 +57,12 @@ def test_the_python_of_the_page_on_segmentation_runs(tmp_path, monkeypatch):
     run("segmentation.md", tmp_path, monkeypatch)
 
 
+def test_the_python_of_the_page_on_show_runs(tmp_path, monkeypatch):
+    pytest.importorskip("av")
+    run("show.md", tmp_path, monkeypatch)
+    assert [file.name for file in tmp_path.iterdir()] == ["noise.mp4"]
+
+
 @pytest.mark.slow
 def test_the_python_of_the_export_page_runs(tmp_path, monkeypatch):
     for package in ("onnx", "onnxruntime", "onnxscript"):

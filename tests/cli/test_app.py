@@ -69,7 +69,7 @@ def test_help_explains_every_option_from_its_field(dartok, option):
         (["show", "a.png", "--tokns", "9"], "Unknown option: --tokns. Did you mean --tokens?"),
         (["show", "a.png", "--tokens", "many"], 'unable to convert "many" into int'),
         (["show", "a.png", "--partition", "flood"], 'Choose from: "flow", "grid"'),
-        (["show"], "IMAGES requires an argument. See: dartok show --help"),
+        (["show"], "FILES requires an argument. See: dartok show --help"),
         (["convert", "a.pth"], "TARGET requires an argument"),
         (["env", "--josn"], "Did you mean --json? See: dartok env --help"),
     ],

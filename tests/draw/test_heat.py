@@ -57,6 +57,20 @@ def test_frames_of_clips_get_a_picture_each():
     assert len(pictures) == 6
 
 
+def test_frames_of_a_clip_are_compared_with_each_other():
+    scores = torch.tensor([1.0, 3.0])[None, :, None, None].expand(-1, -1, 4, 4)
+    pictures = draw_scores(torch.zeros(1, 2, 3, 400, 400), scores, opacity=1.0)
+    seen = [np.asarray(picture)[200, 200].astype(int) for picture in pictures]
+    expected = heat_colours(np.array([0.5, 1.5]) / 4).astype(int)
+    np.testing.assert_allclose(seen, expected, rtol=0, atol=2)  # of 255
+
+
+def test_images_of_a_batch_are_not_compared_with_each_other():
+    scores = torch.tensor([1.0, 3.0])[:, None, None].expand(-1, 4, 4)
+    first, second = draw_scores(torch.zeros(2, 3, 400, 400), scores)
+    assert first.tobytes() == second.tobytes()
+
+
 @pytest.mark.refuses
 @pytest.mark.parametrize(
     ("scores", "opacity", "message"),

@@ -30,7 +30,13 @@ class Cost:
     """Of one image's forward pass: matrix products, convolutions and attention."""
 
 
-def measure_cost(model: nn.Module, image_size: tuple[int, int], *, num_channels: int = 3) -> Cost:
+def measure_cost(
+    model: nn.Module,
+    image_size: tuple[int, int],
+    *,
+    num_channels: int = 3,
+    num_frames: int | None = None,
+) -> Cost:
     """Parameters, and multiply-adds for one image of `image_size` = (height, width) pixels.
 
     Multiply-adds are half the floating-point operations that PyTorch counts. Interpolation,
@@ -40,8 +46,9 @@ def measure_cost(model: nn.Module, image_size: tuple[int, int], *, num_channels:
         model: Maps images to anything.
         image_size: Height and width in pixels, each `>= 1`.
         num_channels: Channels of the images.
+        num_frames: Frames of a clip, for a model of clips; None for an image.
     Raises:
-        ValueError: If a side or `num_channels` is below 1.
+        ValueError: If a side, `num_channels` or `num_frames` is below 1.
     Example:
         >>> cost = measure_cost(nn.Conv2d(3, 8, kernel_size=4, stride=4), (16, 16))
         >>> cost.parameters, cost.multiply_adds
@@ -51,11 +58,16 @@ def measure_cost(model: nn.Module, image_size: tuple[int, int], *, num_channels:
         raise ValueError(
             f"image_size and num_channels must be >= 1, got {image_size} and {num_channels}"
         )
+    if num_frames is not None and num_frames < 1:
+        raise ValueError(f"num_frames must be >= 1, got {num_frames}")
     parameters = list(model.parameters())
+    image = _blank_image(parameters, num_channels, image_size)
+    if num_frames is not None:
+        image = image.unsqueeze(1).expand(-1, num_frames, -1, -1, -1)
     return Cost(
         parameters=sum(p.numel() for p in parameters),
         trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-        multiply_adds=_multiply_adds(model, _blank_image(parameters, num_channels, image_size)),
+        multiply_adds=_multiply_adds(model, image),
     )
 
 

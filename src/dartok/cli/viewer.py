@@ -21,7 +21,17 @@ from dartok.models.dials import set_strength, tokenizer_of
 from dartok.scorers import RegionTokenizer
 from dartok.scorers.weights import load_strictly, read_state
 
-__all__ = ["Viewer", "create_viewer", "panels"]
+__all__ = [
+    "Viewer",
+    "count",
+    "create_viewer",
+    "even_regions",
+    "many",
+    "panel_sheet",
+    "panels",
+    "seen",
+    "shrunk",
+]
 
 _NUM_TOKENS = 196
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -65,20 +75,27 @@ def create_viewer(config: ShowConfig) -> Viewer:
 def panels(image: Float[Tensor, "3 H W"], viewer: Viewer) -> Image.Image:
     """The fixed grid, the regions and the score map of an image, on one sheet."""
     images = image.unsqueeze(0)
-    seen = _seen(images, viewer)
+    looked_at = seen(images, viewer)
     tokenizer = viewer.tokenizer
     with tokenizer.steered(viewer.steering):
-        regions = tokenizer.regions(seen)
-    scores = steer_scores(tokenizer.scores(seen), viewer.steering)
-    images = _shown(images)
-    even, even_caption = _even_regions(regions, images)
+        regions = tokenizer.regions(looked_at)
+    scores = steer_scores(tokenizer.scores(looked_at), viewer.steering)
+    images = shrunk(images, _MOST_PIXELS)
+    even, even_caption = even_regions(regions.num_tokens, regions.num_rows, images)
     pictures = [*draw(images, even), *draw(images, regions), *draw_scores(images, scores)]
     captions = [
         even_caption,
-        f"{viewer.name}: {_count(regions)}",
+        f"{viewer.name}: {count(regions)}",
         "scores, from 0 (dark) to 4 times their mean (light)",
     ]
-    if image.shape[2] > _WIDE * image.shape[1]:
+    return panel_sheet(pictures, captions, (image.shape[1], image.shape[2]))
+
+
+def panel_sheet(
+    pictures: Sequence[Image.Image], captions: Sequence[str], size_px: tuple[int, int]
+) -> Image.Image:
+    """Panels side by side, those of wide images, by height and width, one below the other."""
+    if size_px[1] > _WIDE * size_px[0]:
         return contact_sheet([[p] for p in pictures], [[c] for c in captions])
     return contact_sheet([pictures], [captions])
 
@@ -151,8 +168,8 @@ def _own_model(name: str, config: ShowConfig) -> nn.Module:
     )
 
 
-def _seen(images: Float[Tensor, "1 3 H W"], viewer: Viewer) -> Float[Tensor, "1 3 h w"]:
-    """The normalised copy that the tokenizer looks at, of the image's aspect."""
+def seen(images: Float[Tensor, "B 3 H W"], viewer: Viewer) -> Float[Tensor, "B 3 h w"]:
+    """The normalised copies that the tokenizer looks at, of the images' aspect."""
     if viewer.side_px is not None:
         height, width = images.shape[-2:]
         scale = viewer.side_px / math.sqrt(height * width)
@@ -163,19 +180,18 @@ def _seen(images: Float[Tensor, "1 3 H W"], viewer: Viewer) -> Float[Tensor, "1 
     return (images - mean) / std
 
 
-def _shown(images: Float[Tensor, "1 3 H W"]) -> Float[Tensor, "1 3 h w"]:
-    """The copy that is drawn: smaller only where the pictures would be unwieldy."""
+def shrunk(images: Tensor, most_pixels: int) -> Tensor:
+    """The copies that are drawn: smaller only where pictures would be unwieldy."""
     height, width = images.shape[-2:]
-    scale = math.sqrt(_MOST_PIXELS / (height * width))
+    scale = math.sqrt(most_pixels / (height * width))
     if scale >= 1:
         return images
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     return F.interpolate(images, size=size, mode="bilinear", antialias=True)
 
 
-def _even_regions(regions: Regions, images: Tensor) -> tuple[Regions, str]:
-    """As many regions without scores, and their caption: a lattice where the count allows one."""
-    num_tokens, num_rows = regions.num_tokens, regions.num_rows
+def even_regions(num_tokens: int, num_rows: int, images: Tensor) -> tuple[Regions, str]:
+    """Regions of one image without scores, and their caption: a lattice where the count allows."""
     height, width = images.shape[-2:]
     uniform = torch.ones(1, 1, 1)
     rows = default_num_rows(num_tokens, height, width, kind="grid")
@@ -185,10 +201,19 @@ def _even_regions(regions: Regions, images: Tensor) -> tuple[Regions, str]:
         grid = partition(uniform, num_tokens=num_tokens, num_rows=rows, kind="grid")
         return grid, f"fixed grid: {rows} x {columns} = {num_tokens} regions"
     even = partition(uniform, num_tokens=num_tokens, num_rows=num_rows)
-    return even, f"fixed size: {_count(even)}"
+    return even, f"fixed size: {count(even)}"
 
 
-def _count(regions: Regions) -> str:
-    rows = "1 row" if regions.num_rows == 1 else f"{regions.num_rows} rows"
-    regions_ = "1 region" if regions.num_tokens == 1 else f"{regions.num_tokens} regions"
-    return f"{regions_} in {rows}"
+def count(regions: Regions) -> str:
+    """Regions and rows in words."""
+    return f"{many(regions.num_tokens, 'region')} in {many(regions.num_rows, 'row')}"
+
+
+def many(number: int, name: str) -> str:
+    """A number of things in words.
+
+    Example:
+        >>> many(1, "row"), many(2, "row")
+        ('1 row', '2 rows')
+    """
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"

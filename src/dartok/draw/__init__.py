@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from dartok.draw.files import save_image
+from dartok.draw.film import save_film
 from dartok.draw.heat import draw_scores, heat_colours
 from dartok.draw.masks import draw_mask, mask_image
 from dartok.draw.outlines import draw
@@ -17,6 +18,7 @@ __all__ = [
     "draw_scores",
     "heat_colours",
     "mask_image",
+    "save_film",
     "save_image",
 ]
 

@@ -45,9 +45,10 @@ def draw_scores(
     """Pictures of the images in grey, under the heat of their score map.
 
     Regions are as dense as the scores are high, so colours tell the ratio of a score to the mean of
-    its map, on a scale that is the same for every picture: from 0 (dark) to 4 or more (light). A
-    score map that tells nothing apart has one colour. The map is interpolated to the size of the
-    picture. Small images are enlarged as by `draw`.
+    its map, on a scale that is the same for every picture: from 0 (dark) to 4 or more (light). The
+    mean of a clip is that of all its frames, which share its regions. A score map that tells
+    nothing apart has one colour. The map is interpolated to the size of the picture. Small images
+    are enlarged as by `draw`.
 
     Args:
         images: `(B, C, H, W)`, or `(B, T, C, H, W)` for clips, of 1 or 3 channels: normalised with
@@ -69,7 +70,7 @@ def draw_scores(
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must be from 0 to 1, got {opacity}")
     pixels = to_pixels(images, mean, std)
-    maps = _maps(scores, len(pixels))
+    maps = _ratios(scores, len(pixels))
     size = display_size(pixels.shape[1], pixels.shape[2], 1)
     return [_overlay(enlarge(p, size), m, opacity) for p, m in zip(pixels, maps, strict=True)]
 
@@ -86,25 +87,27 @@ def heat_colours(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*sha
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def _maps(scores: Tensor, count: int) -> Float[np.ndarray, "frames h w"]:
+def _ratios(scores: Tensor, count: int) -> Float[np.ndarray, "frames h w"]:
+    """Of each score to the mean of its image or clip; 0 where all are 0."""
     if scores.ndim not in (3, 4) or 0 in scores.shape:
         raise ValueError(f"scores must be (B, h, w) or (B, T, h, w), got {tuple(scores.shape)}")
     if not (scores.isfinite() & (scores >= 0)).all():
         raise ValueError("scores must be finite and >= 0, got negative, NaN or infinite values")
-    maps = scores.detach().flatten(0, -3).cpu().double().numpy()
-    if len(maps) != count:
-        raise ValueError(f"scores must hold one map per image or frame, {count}, got {len(maps)}")
-    return maps
+    maps = scores.detach().cpu().double().numpy()
+    ratios = np.stack([scored / max(float(scored.mean()), _TINY) for scored in maps])
+    frames = ratios.reshape(-1, *ratios.shape[-2:])
+    if len(frames) != count:
+        raise ValueError(f"scores must hold one map per image or frame, {count}, got {len(frames)}")
+    return frames
 
 
-def _overlay(picture: Image.Image, scores: Float[np.ndarray, "h w"], opacity: float) -> Image.Image:
-    smooth = Image.fromarray(_levels(scores)).resize(picture.size, Image.Resampling.BILINEAR)
+def _overlay(picture: Image.Image, ratios: Float[np.ndarray, "h w"], opacity: float) -> Image.Image:
+    smooth = Image.fromarray(_levels(ratios)).resize(picture.size, Image.Resampling.BILINEAR)
     table = heat_colours(np.linspace(0, 1, 256))
     heat = Image.fromarray(table[np.asarray(smooth)])
     return Image.blend(picture.convert("L").convert("RGB"), heat, opacity)
 
 
-def _levels(scores: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """Place of each score on the colour scale, from 0 to 255."""
-    ratios = scores / max(float(scores.mean()), _TINY)
+def _levels(ratios: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """Place of each ratio on the colour scale, from 0 to 255."""
     return (ratios.clip(max=_LARGEST_RATIO) * (255 / _LARGEST_RATIO)).round().astype(np.uint8)

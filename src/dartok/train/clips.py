@@ -1,6 +1,6 @@
 """The job of telling the class of videos: its part in a training run."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -63,6 +63,10 @@ class ClipJob(ClassifyingJob):
             host = region_args(config)
         lengths = {"host_args": {"num_frames": frames}} if of_clips else {"num_frames": frames}
         return Recipe(ADAPTED, args | host | lengths)
+
+    def pixels(self, model: nn.Module) -> PixelConfig:
+        """Squares of the frames' whole height or width, as videos are tested."""
+        return replace(super().pixels(model), crop_share=1.0)
 
     def train_transform(self, pixels: PixelConfig) -> ClipTransform:
         """One clip, all frames alike."""
