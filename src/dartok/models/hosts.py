@@ -92,9 +92,10 @@ def adapted_host(
     special = {"img_size": img_size, **(host_args or {})}
     rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     head = {"num_classes": num_classes, "in_chans": in_chans, "global_pool": global_pool}
-    channels = {"num_channels": in_chans, **(scorer_args or {})}
+    options: dict[str, Any] = {**head, **rates, **special}
+    channels = {"num_channels": options["in_chans"], **(scorer_args or {})}
     model = adapt(
-        _create_host(host, host_pretrained, {**head, **rates, **special}),
+        _create_host(host, host_pretrained, options),
         num_tokens=num_tokens,
         num_rows=num_rows,
         num_frames=num_frames,
@@ -110,6 +111,11 @@ def adapted_host(
     )
     if budget is not None:
         tokenizer_of(model).set_budget(AutoBudget(**budget), num_rows)
+    return _noted(model, host, special)
+
+
+def _noted(model: nn.Module, host: str, special: Mapping[str, Any]) -> nn.Module:
+    """The model, which now says where its host came from."""
     known = {name: value for name, value in special.items() if value is not None}
     vars(model)[_RECORD] = HostRecord(host, known)
     return model
