@@ -230,3 +230,21 @@ def test_gathers_read_what_grid_sample_reads(case, sampling):
 def test_an_unknown_way_of_reading_is_refused():
     with pytest.raises(ValueError, match="bilinear must be one of grid_sample, gather, got 'near'"):
         sample_regions(pictures(1, 9, 9), regions_of("flow", 1, 4, 2), (2, 2), bilinear="near")
+
+
+@pytest.mark.parametrize("sampling", ["centred", "corner"])
+@pytest.mark.parametrize("num_frames", [2, 3, 7, 64])
+def test_a_frame_gives_the_same_samples_however_many_there_are(num_frames, sampling):
+    """White noise shows how exactly places are kept: float32 would lose 1e-3 of it in 64 frames."""
+    frames = torch.rand(1, num_frames, 2, 40, 56)
+    alone = partition(torch.rand(1, 5, 5) + 0.2, num_tokens=9, num_rows=3)
+    length = 3 * torch.arange(num_frames, dtype=torch.float64)[:, None]
+    strip = (alone.strip_edges[:, 1:] + length).flatten()
+    edges = torch.cat([torch.zeros(1, dtype=torch.float64), strip])[None]
+    regions = Regions(alone.row_edges.expand(-1, num_frames, -1), edges)
+    patches = sample_regions(frames, regions, (5, 4), sampling=sampling).unflatten(1, (-1, 9))
+    for number in {0, num_frames // 2, num_frames - 1}:
+        expected = sample_regions(frames[:, number], alone, (5, 4), sampling=sampling)
+        inner = slice(None, -1) if sampling == "corner" else slice(None)  # seams of the last row
+        assert patches.dtype == torch.float32
+        assert_close(patches[:, number, inner], expected[:, inner], rtol=0, atol=2e-5)

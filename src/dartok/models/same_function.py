@@ -45,7 +45,9 @@ def _wide(values: Tensor) -> Tensor:
 def noise(shape: tuple[int, ...]) -> Tensor:
     """Noise of a grain of 4 px: white noise would measure how well float32 places a sample.
 
-    That is to 1e-5 px in pictures of 500 px, which is 2e-5 of the difference of two pixels.
+    That is to 1e-5 px in pictures of 500 px, which is 2e-5 of the difference of two pixels. The
+    frames of a clip are sampled as one picture, of about `sqrt(T)` times their side: so is the
+    grain.
 
     Args:
         shape: `(C, H, W)` of a picture, or `(T, C, H, W)` of a clip.
@@ -57,7 +59,8 @@ def noise(shape: tuple[int, ...]) -> Tensor:
     """
     generator = torch.Generator().manual_seed(0)
     *before, height, width = shape
-    grains = (-(-height // _GRAIN_PX), -(-width // _GRAIN_PX))
+    grain_px = _GRAIN_PX if len(before) == 1 else _GRAIN_PX * math.ceil(math.sqrt(before[0]))
+    grains = (-(-height // grain_px), -(-width // grain_px))
     drawn = torch.randn((1, math.prod(before), *grains), generator=generator, device="cpu")
     return nn.functional.interpolate(drawn, (height, width), mode="bilinear").view(1, *shape)
 
