@@ -4,18 +4,20 @@
 
 Each host is adapted to clips with a score net of motion, and reads one clip of random pictures at a
 time. For every number of frames and of tokens, the forward passes of all budgets take turns; memory
-is the most that a fresh process (a GPU: its allocator) uses beyond what it held before the pass.
+is the most that a fresh process (a GPU: its allocator) uses beyond what it held before the pass. On
+the CPU that is told by Linux alone.
 Prints a table for each host, and by what power of N time and memory grow over the last doublings;
 exits with 1 if those of a Mamba host are not linear in N, by which a power of at most 1.1 is meant.
 """
 
 import argparse
+import ctypes
 import math
 import multiprocessing
-import resource
 import sys
 import warnings
 from functools import partial
+from pathlib import Path
 
 import timm
 import torch
@@ -53,9 +55,17 @@ def memory_mib(host: str, num_frames: int, num_tokens: int, side_px: int, device
         before = torch.cuda.memory_allocated()
         model(clip)
         return (torch.cuda.max_memory_allocated() - before) / MIB
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed while the model was made
+    Path("/proc/self/clear_refs").write_text("5")  # the most so far is what is held now
+    before = _most_kib()
     model(clip)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (_most_kib() - before) / 1024
+
+
+def _most_kib() -> float:
+    """Most memory that this process has held, as Linux tells it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 
 
 def seconds(host: str, num_frames: int, options: argparse.Namespace) -> list[float]:
