@@ -57,9 +57,9 @@ def memory_mib(host: str, num_frames: int, num_tokens: int, side_px: int, device
         return (torch.cuda.max_memory_allocated() - before) / MIB
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed while the model was made
     Path("/proc/self/clear_refs").write_text("5")  # the most so far is what is held now
-    before = _most_kib()
+    held = _most_kib()
     model(clip)
-    return (_most_kib() - before) / 1024
+    return (_most_kib() - held) / 1024
 
 
 def _most_kib() -> float:
