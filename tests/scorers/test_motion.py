@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from dartok.scorers import ConvScorer, EdgeScorer, MotionScorer, create_scorer
+from dartok.scorers import EdgeScorer, MotionScorer, create_scorer
 from dartok.scorers.build import build_scorer, scorer_options
 from dartok.scorers.motion import novelty
 from dartok.scorers.tokenizer import RegionTokenizer
@@ -87,12 +87,13 @@ def test_clips_of_one_frame_score_as_images_bit_for_bit(base):
     assert torch.equal(scorer(images[:, None])[:, 0], scorer(images))
 
 
-@pytest.mark.parametrize("scorer", [EdgeScorer(), ConvScorer()], ids=["edge", "conv"])
-def test_flat_frames_of_a_clip_score_below_the_one_that_is_not(scorer):
-    clip = torch.zeros(1, 6, 3, 64, 64)
+@pytest.mark.parametrize("scorer", ["edge", "conv", "motion/edge", "motion/conv"])
+def test_flat_frames_of_a_clip_get_fewer_tokens_than_the_one_that_is_not(scorer):
+    clip = torch.zeros(1, 16, 3, 64, 64)
     clip[:, 4] = picture(0, (64, 64))
-    mass = scorer(clip).sum((0, 2, 3))
-    assert mass[4] / mass.sum() > 0.5
+    tokenizer = RegionTokenizer(embed_dim=4, num_tokens=160, scorer=scorer, patch_size=4)
+    share = tokenizer.regions(clip).centre_frames().eq(4).double().mean()
+    assert share > 0.5
 
 
 def test_gradients_reach_the_gain_and_the_base():

@@ -62,7 +62,8 @@ class ConvScorer(nn.Module):
 
     `logit = gain * log_edge_energy + residual`, `score = exp(bounded logit)`. A scorer that starts
     blind leaves the transformer nothing to learn from when tokens are few; the edge prior finds the
-    objects from the first step, and the residual learns what edges cannot tell.
+    objects from the first step, and the residual learns what edges cannot tell. Of a clip all frames
+    are compared with each other.
 
     Args:
         num_channels: Channels of the images.
@@ -72,6 +73,8 @@ class ConvScorer(nn.Module):
         >>> ConvScorer()(torch.rand(2, 3, 300, 400)).shape
         torch.Size([2, 28, 28])
     """
+
+    takes_clips = True
 
     def __init__(
         self, *, num_channels: int = 3, side_px: int | None = 224, width: int = 16
