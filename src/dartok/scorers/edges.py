@@ -62,8 +62,8 @@ class ConvScorer(nn.Module):
 
     `logit = gain * log_edge_energy + residual`, `score = exp(bounded logit)`. A scorer that starts
     blind leaves the transformer nothing to learn from when tokens are few; the edge prior finds the
-    objects from the first step, and the residual learns what edges cannot tell. Of a clip all frames
-    are compared with each other.
+    objects from the first step, and the residual learns what edges cannot tell. The frames of a
+    clip are compared with each other.
 
     Args:
         num_channels: Channels of the images.
