@@ -87,7 +87,9 @@ def predict(
             a model of videos, video files.
         config: The options.
     """
+    from dartok.data.clips.video import VIDEO_SUFFIXES
     from dartok.tasks.segmentation.segmenter import Segmenter
+    from dartok.train.package import is_of_videos
     from dartok.train.pictures import find_pictures, list_parts
     from dartok.train.prediction import PredictJob, load_model
 
@@ -99,12 +101,13 @@ def predict(
         image_px=config.image_px,
         column=config.image_column,
     )
-    package = load_model(job)  # also with Ray: what is wrong with it is better said here
-    if package.clip is not None:
+    if is_of_videos(job.model):
         _check_videos(config)
-        _say_all(_videos(job, images, package, config), package, config)
+        package, paths = load_model(job), find_pictures(images, VIDEO_SUFFIXES)
+        _say_all(_videos(job, paths, package, config), package, config)
         return
     parts = list_parts(find_pictures(images), column=job.column)
+    package = load_model(job)  # also with Ray: what is wrong with it is better said here
     if isinstance(package.model, Segmenter):
         from dartok.cli.masks import paint_pictures
 
@@ -148,14 +151,11 @@ def _check_videos(config: PredictConfig) -> None:
 
 
 def _videos(
-    job: "PredictJob", patterns: list[str], package: "Package", config: PredictConfig
+    job: "PredictJob", paths: list[Path], package: "Package", config: PredictConfig
 ) -> "Iterator[Prediction | BadSample]":
-    from dartok.data.clips.video import VIDEO_SUFFIXES
     from dartok.train.clip_prediction import predict_clips
-    from dartok.train.pictures import find_pictures
     from dartok.train.world import start_world
 
-    paths = find_pictures(patterns, VIDEO_SUFFIXES)
     with start_world(config.device) as world:
         looks = config.out is not None
         yield from predict_clips(package, paths, job, device=world.device, looks=looks)

@@ -14,7 +14,7 @@ from dartok.models.recipes import Recipe
 from dartok.models.sharing import LOADING_ERRORS, load_saved, write_folder
 from dartok.train.model import pixels_of
 
-__all__ = ["CLIP", "Package", "load_package", "save_package"]
+__all__ = ["CLIP", "Package", "is_of_videos", "load_package", "save_package"]
 
 CLIP = "clip"
 """Entry of `config.json` of a model of videos: the settings of `ClipConfig`."""
@@ -82,6 +82,15 @@ class Package(NamedTuple):
     """Of the classes, for a model that paints them."""
     clip: ClipConfig | None = None
     """Which frames of a video it is to be shown; None for a model of pictures."""
+
+
+def is_of_videos(folder: Path) -> bool:
+    """Whether a folder says that its model is one of videos, without loading it."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False  # `load_package` says what is wrong
+    return isinstance(config, dict) and CLIP in config
 
 
 def load_package(folder: Path) -> Package:
