@@ -11,6 +11,7 @@ on the first. Needs the extra `demo`.
 
 import argparse
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,8 @@ def photograph(side_px: int) -> Tensor:
     """A picture `(3, side, side)`, normalised."""
     from skimage import data
 
-    pixels = torch.tensor(data.astronaut()).permute(2, 0, 1).float() / 127.5 - 1
+    sources: Any = data
+    pixels = torch.tensor(sources.astronaut()).permute(2, 0, 1).float() / 127.5 - 1
     sides = (side_px, side_px)
     return torch.nn.functional.interpolate(pixels[None], sides, mode="bilinear", antialias=True)[0]
 
