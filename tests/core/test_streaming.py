@@ -10,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from dartok.core.regions import Regions
+from dartok.core.steering import Steering
 from dartok.core.streaming import TokenStream, join_regions
 from dartok.core.tokenizer import Tokenizer
 from dartok.scorers import EdgeScorer, MotionScorer, Uniform
@@ -173,8 +174,63 @@ def test_frames_that_do_not_belong_together_are_refused():
     with pytest.raises(ValueError, match=r"frames must be \(B, T, C, H, W\) .* got \(2, 3, 32, 40"):
         stream.push(video(1)[:, 0])
     stream.push(video(3))
-    with pytest.raises(ValueError, match=r"as those before, got \(1, 3, 32, 40\); begin another"):
+    with pytest.raises(
+        ValueError, match=r"as those before, got .*\(1, 3, 32, 40\) of .*; begin an"
+    ):
         stream.push(video(1, batch=1))
+
+
+class Breaking(Uniform):
+    """Fails when it is told to."""
+
+    broken = False
+
+    def forward(self, images):
+        if self.broken:
+            raise RuntimeError("out of memory")
+        return super().forward(images)
+
+
+def test_after_a_failure_the_same_frames_can_be_pushed_again():
+    scorer = Breaking()
+    stream = TokenStream(tokenizer(scorer=scorer), chunk_frames=4, tokens_per_second=40, fps=8)
+    frames = video(11)
+    expected = pushed(stream, frames)
+    stream.push(frames[:, :2])
+    scorer.broken = True
+    with pytest.raises(RuntimeError, match="out of memory"):
+        stream.push(frames[:, 2:])
+    scorer.broken = False
+    found = stream.push(frames[:, 2:]) + stream.finish()
+    assert len(found) == len(expected) == 3
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.tokens, other.tokens)
+
+
+def test_no_more_than_what_is_needed_is_kept():
+    stream = TokenStream(tokenizer(), chunk_frames=4, tokens_per_second=40, fps=8)
+    stream.push(video(9, batch=1))
+    one_frame = 3 * SIZE[0] * SIZE[1] * 4
+    assert stream._before.untyped_storage().nbytes() == one_frame
+    assert sum(part.untyped_storage().nbytes() for part in stream._waiting) == one_frame
+
+
+@pytest.mark.refuses
+def test_what_whole_clips_are_refused_for_streams_are_too():
+    module = tokenizer()
+    stream = TokenStream(module, chunk_frames=2, tokens_per_second=40, fps=8)
+    with pytest.raises(ValueError, match="images must be floating point, normalised as the model"):
+        stream.push(torch.zeros(1, 2, 3, *SIZE, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="images must have 3 channels, as the model, got 4"):
+        stream.push(torch.zeros(1, 2, 4, *SIZE))
+    steering = Steering(torch.ones(1, 4, 4))
+    with (
+        module.steered(steering),
+        pytest.raises(ValueError, match="steering is for images, got it"),
+    ):
+        stream.push(video(2))
+    with pytest.raises(ValueError, match="a stream needs partition='flow', got 'grid'"):
+        TokenStream(tokenizer(partition="grid"), chunk_frames=2, tokens_per_second=40, fps=8)
 
 
 @pytest.mark.refuses

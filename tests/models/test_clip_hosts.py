@@ -38,6 +38,13 @@ def test_one_frame_is_the_image_and_more_share_one_budget(name):
     assert maps.shape[2] == 4
 
 
+def test_an_odd_grid_and_bounds_that_one_frame_could_not_keep_are_carried_over():
+    host = timm.create_model("test_vit", img_size=112, num_classes=5).eval()
+    model = dartok.adapt(host, num_frames=3, scorer="uniform", partition="grid")
+    assert model(torch.randn(1, 3, 3, 112, 112)).shape == (1, 5)
+    dartok.adapt(host_of("test_vit"), num_frames=4, num_tokens=1600, max_region=0.06)
+
+
 def test_the_budget_of_a_host_is_that_of_all_frames():
     model = dartok.adapt(host_of("test_vit"), num_frames=4)
     assert tokenizer_of(model).num_tokens == 4 * 100

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from clip_folders import CLASSES, write_clips
+from PIL import Image
 from run_configs import make_config
 from torch import nn
 from torch.testing import assert_close
@@ -15,7 +16,10 @@ from dartok.models.dials import tokenizer_of
 from dartok.tasks.score_map import by_clip
 from dartok.train.clip_prediction import predict_clips
 from dartok.train.evaluation import evaluate, view_logits
+from dartok.train.model import region_args
+from dartok.train.model_config import ModelConfig
 from dartok.train.package import load_package
+from dartok.train.pictures import find_videos
 from dartok.train.prediction import PredictJob
 from dartok.train.records import read_records
 from dartok.train.run import Run, _of_frames
@@ -187,12 +191,37 @@ def test_predictions_are_those_of_the_evaluation_and_damaged_files_are_named(cli
     assert "broken.mp4" in bad.reason
 
 
+def test_bounds_are_those_of_regions_in_a_frame():
+    config = ModelConfig(model="test_vit", num_tokens="784", min_region=0.06)
+    assert region_args(config, num_frames=8)["min_region"] == 0.06
+    with pytest.raises(ValueError, match="min_region must be at most"):
+        region_args(config)
+
+
+def test_a_folder_of_frames_is_a_video(clips, tmp_path):
+    frames = tmp_path / "new" / "one"
+    frames.mkdir(parents=True)
+    for number in range(3):
+        Image.new("RGB", (20, 20)).save(frames / f"{number}.png")
+    assert find_videos([str(tmp_path / "new")]) == find_videos([str(frames)]) == [frames]
+    assert len(find_videos([str(clips / "val")])) == 6
+    with pytest.raises(ValueError, match="name no video; check the path"):
+        find_videos([str(tmp_path / "nothing")])
+
+
 @pytest.mark.refuses
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"stream": True}, "^stream is for pictures, got True; drop --stream$"),
         ({"on_device": True}, "^on-device is for pictures, got True; drop --on-device$"),
+        ({"channels_last": True}, "^channels-last is for pictures, got True; drop --channels-l"),
+        ({"image_column": "img"}, "^image-column is for pictures, got img; drop --image-column$"),
+        ({"num_tokens": None, "parts": "tokenizer"}, "^parts tokenizer needs regions; give --num-"),
+        (
+            {"task": "classification", "num_frames": 16, "model": "videomamba_tiny_video"},
+            "^model videomamba_tiny_video sees clips; give --task video$",
+        ),
         ({"model": "darvit_tiny"}, "darvit_tiny sees pictures; for --task video give a timm ViT"),
         ({"decoder": "mask"}, "decoder needs --task segmentation, got mask for video"),
         ({"task": "classification", "num_frames": 8}, "^num-frames needs --task video, got 8$"),

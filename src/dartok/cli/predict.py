@@ -87,10 +87,9 @@ def predict(
             a model of videos, video files.
         config: The options.
     """
-    from dartok.data.clips.video import VIDEO_SUFFIXES
     from dartok.tasks.segmentation.segmenter import Segmenter
     from dartok.train.package import is_of_videos
-    from dartok.train.pictures import find_pictures, list_parts
+    from dartok.train.pictures import find_pictures, find_videos, list_parts
     from dartok.train.prediction import PredictJob, load_model
 
     job = PredictJob(
@@ -103,7 +102,7 @@ def predict(
     )
     if is_of_videos(job.model):
         _check_videos(config)
-        package, paths = load_model(job), find_pictures(images, VIDEO_SUFFIXES)
+        package, paths = load_model(job), find_videos(images)
         _say_all(_videos(job, paths, package, config), package, config)
         return
     parts = list_parts(find_pictures(images), column=job.column)

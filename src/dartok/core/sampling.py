@@ -4,7 +4,6 @@ Points are laid out column by column: the picture is read down a column of sampl
 On the CPU that order is up to twice as fast as row by row (1.5 times backward), on large pictures.
 """
 
-import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -166,17 +165,17 @@ def _lay_out(images: Tensor, num_frames: int) -> Float[Tensor, "B C height width
     if num_frames == 1:
         return _wide(images[:, 0])
     rows, columns = _mosaic(num_frames)
-    exact = geometry(images)
-    wide = torch.cat([exact[..., :1], exact, exact[..., -1:]], dim=-1)
-    framed = torch.cat([wide[..., :1, :], wide, wide[..., -1:, :]], dim=-2)
-    filled = F.pad(framed, (0, 0, 0, 0, 0, 0, 0, rows * columns - num_frames))
-    tiles = filled.unflatten(1, (rows, columns))
-    return tiles.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+    images = _wide(images)
+    framed = torch.cat([images[..., :1], images, images[..., -1:]], dim=-1)
+    framed = torch.cat([framed[..., :1, :], framed, framed[..., -1:, :]], dim=-2)
+    framed = F.pad(framed, (0, 0, 0, 0, 0, 0, 0, rows * columns - num_frames))
+    tiles = framed.unflatten(1, (rows, columns)).permute(0, 3, 1, 4, 2, 5)
+    return geometry(tiles.flatten(4, 5).flatten(2, 3))  # the one wide copy
 
 
 def _mosaic(num_frames: int) -> tuple[int, int]:
     """Rows and columns of frames."""
-    columns = math.isqrt(num_frames - 1) + 1
+    columns = next(side for side in range(1, num_frames + 1) if side * side >= num_frames)
     return -(-num_frames // columns), columns
 
 

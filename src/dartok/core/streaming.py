@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dartok.core.names import whole_number
 from dartok.core.regions import Regions, frames_of, rows_of
+from dartok.core.scoring import check_images
 from dartok.core.tokenizer import Tokenizer, Tokens
 
 __all__ = ["TokenStream", "join_regions"]
@@ -53,6 +54,11 @@ class TokenStream:
     def __init__(
         self, tokenizer: Tokenizer, *, chunk_frames: int, tokens_per_second: float, fps: float
     ) -> None:
+        if tokenizer.partition != "flow":
+            raise ValueError(
+                f"a stream needs partition='flow', got {tokenizer.partition!r}: its chunks differ "
+                "by a token, which no lattice can"
+            )
         self.tokenizer = tokenizer
         self.chunk_frames = whole_number("chunk_frames", chunk_frames)
         if self.chunk_frames % tokenizer.tubelet:
@@ -87,26 +93,35 @@ class TokenStream:
             ValueError: If they are no clip, or of another size or batch than those before.
         """
         self._check(frames)
-        self._waiting.append(frames)
-        held = torch.cat(self._waiting, dim=1)
-        count = held.shape[1] // self.chunk_frames
-        chunks, rest = held.split([count * self.chunk_frames, held.shape[1] % self.chunk_frames], 1)
-        self._waiting = [rest] if rest.shape[1] else []
-        return [self._cut(chunk) for chunk in chunks.split(self.chunk_frames, 1)] if count else []
+        waiting = [*self._waiting, frames]
+        if sum(part.shape[1] for part in waiting) < self.chunk_frames:
+            self._waiting = [*self._waiting, frames.clone()]
+            return []
+        held = torch.cat(waiting, dim=1)
+        rest = held.shape[1] % self.chunk_frames
+        before = self._before, self._frames_done
+        try:
+            whole = held[:, : held.shape[1] - rest]
+            found = [self._cut(chunk) for chunk in whole.split(self.chunk_frames, 1)]
+        except BaseException:  # the stream is as it was: these frames can be pushed again
+            self._before, self._frames_done = before
+            raise
+        self._waiting = [held[:, -rest:].clone()] if rest else []
+        return found
 
     def finish(self) -> list[Tokens]:
         """The tokens of the frames that still wait, with their share; then start anew.
 
         Frames that do not fill a tubelet are dropped.
         """
-        held = torch.cat(self._waiting, dim=1) if self._waiting else None
-        self._waiting = []
-        found = []
-        if held is not None:
-            whole = held.shape[1] - held.shape[1] % self.tokenizer.tubelet
-            found = [self._cut(held[:, :whole])] if whole else []
-        self._before, self._frames_done = None, 0
-        return found
+        try:
+            held = torch.cat(self._waiting, dim=1) if self._waiting else None
+            whole = 0 if held is None else held.shape[1] // self.tokenizer.tubelet
+            if held is None or not whole:
+                return []
+            return [self._cut(held[:, : whole * self.tokenizer.tubelet])]
+        finally:
+            self._waiting, self._before, self._frames_done = [], None, 0
 
     def _check(self, frames: Tensor) -> None:
         if frames.ndim != 5 or not frames.shape[1]:
@@ -114,11 +129,13 @@ class TokenStream:
                 f"frames must be (B, T, C, H, W) with at least one, got {tuple(frames.shape)}; "
                 "images[None] is a clip of one video"
             )
+        proj = self.tokenizer.proj
+        check_images(frames, proj.in_channels, self.tokenizer.patch_size, tubelet=1)
         known = self._waiting[0] if self._waiting else self._before
         if known is not None and _picture(known) != _picture(frames):
             raise ValueError(
-                f"frames must be (B, C, H, W) = {_picture(known)} as those before, got "
-                f"{_picture(frames)}; begin another stream, or call finish() first"
+                f"frames must be {_picture(known)} as those before, got {_picture(frames)}; begin "
+                "another stream, or call finish() first"
             )
 
     def _cut(self, chunk: Float[Tensor, "B T C H W"]) -> Tokens:
@@ -128,7 +145,7 @@ class TokenStream:
         regions = self._regions(chunk, num_tokens)
         tubelet = self.tokenizer.tubelet
         tokens = self.tokenizer.embed(chunk, regions, first_step=start // tubelet)
-        self._before, self._frames_done = chunk[:, -1:], stop
+        self._before, self._frames_done = chunk[:, -1:].clone(), stop
         return Tokens(tokens, regions)
 
     def _regions(self, chunk: Tensor, num_tokens: int) -> Regions:
@@ -157,7 +174,8 @@ def join_regions(chunks: Sequence[Regions]) -> Regions:
     kinds = {(len(chunk.row_edges), rows_of(chunk)) for chunk in chunks}
     if len(kinds) != 1 or any(chunk.counts is not None for chunk in chunks):
         raise ValueError(
-            f"chunks must be at least one, of one batch and number of rows, got {sorted(kinds)}"
+            "chunks must be at least one, of one batch and number of rows, without counts of their "
+            f"own, got {sorted(kinds)}"
         )
     edges, length = [], 0
     for chunk in chunks:
@@ -168,5 +186,7 @@ def join_regions(chunks: Sequence[Regions]) -> Regions:
     return Regions(row_edges, torch.cat([first, *edges], dim=1))
 
 
-def _picture(frames: Tensor) -> tuple[int, ...]:
-    return (frames.shape[0], *frames.shape[2:])
+def _picture(frames: Tensor) -> str:
+    """What must not change from frame to frame."""
+    shape = (frames.shape[0], *frames.shape[2:])
+    return f"(B, C, H, W) = {shape} of {frames.dtype} on {frames.device}"

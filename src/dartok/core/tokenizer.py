@@ -199,8 +199,7 @@ class Tokenizer(Scored):
             return self._known
         scores = self.scores(images)
         if images.ndim == 5:
-            self._refuse_clip(steering or self._steering)
-            return self.cut(scores, (images.shape[-2], images.shape[-1]))
+            return self.cut(scores, (images.shape[-2], images.shape[-1]), steering)
         if self.budget is None and not (self.partition == "flow" and _is_any_size(images)):
             return self.cut(scores, (images.shape[-2], images.shape[-1]), steering)
         return self._cut_each(scores, images, steering)
@@ -229,6 +228,8 @@ class Tokenizer(Scored):
 
         The score of a tubelet is the mean of its frames'.
         """
+        if scores.ndim == 4:
+            self._refuse_clip(steering or self._steering)
         if scores.ndim == 4 and self.tubelet > 1:
             scores = scores.unflatten(1, (-1, self.tubelet)).mean(2)
         num_frames = scores.shape[1] if scores.ndim == 4 else 1

@@ -236,9 +236,10 @@ def _check_clips(family: Family, host: nn.Module, model: nn.Module, parts: Parts
     weight, embed = parts.proj.weight, tokenizer_of(model)
     clips = noise((2, *parts.shape)).to(weight)
     try:
-        with comparing(weight, host, model), embed.at_num_tokens(parts.num_patches):
+        with comparing(weight, host, model), _neutral(embed, parts.num_patches):
             one, image = (family.features(model, x) for x in (clips[:, :1], clips[:, 0]))
-            family.features(model, clips)
+            with embed.at_num_tokens(2 * parts.num_patches):
+                family.features(model, clips)
     except (ValueError, RuntimeError, TypeError, IndexError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(

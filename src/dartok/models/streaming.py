@@ -36,7 +36,7 @@ class VideoStream:
 
     Args:
         model: An adapted Vision Mamba with `directions="forward"` and `class_token="last"`, in eval
-            mode; without a class token's pooling it answers with the last norm of the class token.
+            mode, and with `global_pool="token"`.
         chunk_frames: As of `TokenStream`, like the following.
         tokens_per_second: Budget.
         fps: Frames per second.
@@ -66,6 +66,11 @@ class VideoStream:
                 f"model must ask its class token last, got class_token={model.class_token!r}: "
                 "anywhere else it has not seen what comes"
             )
+        if model.global_pool != "token":
+            raise ValueError(
+                f"model must answer with its class token, got global_pool={model.global_pool!r}: "
+                "means over all tokens do not come in parts; build its host with 'token'"
+            )
         self.model = model
         self._tokens = TokenStream(
             model.patch_embed,
@@ -83,9 +88,10 @@ class VideoStream:
     @torch.inference_mode()
     def finish(self) -> list[Answer]:
         """The answer for the frames that still wait, if there are any; then start anew."""
-        found = [self._answer(chunk) for chunk in self._tokens.finish()]
-        self._states = None
-        return found
+        try:
+            return [self._answer(chunk) for chunk in self._tokens.finish()]
+        finally:
+            self._states = None
 
     def _answer(self, chunk: Tokens) -> Answer:
         features, self._states = stream(self.model, chunk.tokens, self._states)

@@ -90,7 +90,9 @@ def assess(
     results = None if per_image is None else ImageResults(per_image, source.class_names)
 
     def measure() -> list[Row]:
-        found = [_measure(package, protocol, run, results, clip) for protocol in protocols]
+        found = [
+            _measure(package, protocol, run, results, clip, batch_size) for protocol in protocols
+        ]
         return [row | {"batch_size": batch_size} for row in found]
 
     of_budget = evaluate_budgets(model, budgets, measure) if budgets else {0: measure()}
@@ -159,18 +161,22 @@ def _measure(
     run: Callable[..., Tally],
     results: ImageResults | None,
     clip: Mapping[str, int] | None,
+    batch_size: int,
 ) -> Row:
     model, pixels = package.model, protocol.pixels(package.model)
+    options: dict[str, Any] = {}
     num_tokens = _num_tokens(model)
     transform: Transform | ClipTransform = eval_transform(pixels)
     if package.clip is not None:
         settings: dict[str, Any] = {**asdict(package.clip), **(clip or {})}
-        transform = eval_clip_transform(pixels, ClipConfig(**settings))
+        frames = ClipConfig(**settings)
+        transform = eval_clip_transform(pixels, frames)
+        options["batch_size"] = max(1, batch_size // frames.num_views)
     on_batch = None
     if results is not None:
         on_batch = partial(results.add, num_tokens=num_tokens, protocol=protocol.name)
     with batch_statistics(model) if protocol.batch_statistics else nullcontext():
-        tally = run(transform, on_batch=on_batch)
+        tally = run(transform, on_batch=on_batch, **options)
     return {"protocol": protocol.name, "num_tokens": num_tokens, **tally.measures()}
 
 

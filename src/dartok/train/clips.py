@@ -60,7 +60,7 @@ class ClipJob(ClassifyingJob):
             return Recipe(config.model, args | {"num_frames": frames})
         host: dict[str, Any] = {"host": config.model, "scorer": "uniform", "partition": "grid"}
         if config.budget is not None:
-            host = region_args(config)
+            host = region_args(config, frames)
         lengths = {"host_args": {"num_frames": frames}} if of_clips else {"num_frames": frames}
         return Recipe(ADAPTED, args | host | lengths)
 

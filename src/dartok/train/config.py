@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from dartok.data.augment import AugmentConfig
 from dartok.data.clips.clip_config import ClipConfig
 from dartok.data.source_config import DataConfig
-from dartok.models.presets import AUTHORS_PRESETS
+from dartok.models.presets import AUTHORS_PRESETS, VIDEO_PRESETS
 from dartok.tasks.loss_config import LossConfig
 from dartok.tasks.task_config import TaskConfig
 from dartok.train.loop_config import LoopConfig
@@ -60,12 +60,24 @@ class TrainConfig:
 
     def _check_video(self) -> None:
         """Refuse what is for pictures alone."""
-        for flag, value in {
+        of_pictures = {
             "stream": self.data.stream,
             "on-device": self.augment.on_device,
-        }.items():
+            "channels-last": self.loop.channels_last,
+            "teacher": self.loss.teacher,
+        }
+        for flag, value in of_pictures.items():
             if value:
                 raise ValueError(f"{flag} is for pictures, got {value}; drop --{flag}")
+        usual = DataConfig(data=self.data.data)
+        for name in ("image_column", "label_column", "num_digits"):
+            if getattr(self.data, name) != getattr(usual, name):
+                flag = name.replace("_", "-")
+                raise ValueError(
+                    f"{flag} is for pictures, got {getattr(self.data, name)}; drop --{flag}"
+                )
+        if self.model.parts == "tokenizer" and self.model.budget is None:
+            raise ValueError("parts tokenizer needs regions; give --num-tokens too")
         if self.model.model in AUTHORS_PRESETS:
             raise ValueError(
                 f"model {self.model.model} sees pictures; for --task video give a timm ViT or a "
@@ -80,6 +92,8 @@ class TrainConfig:
         given |= {} if self.data.root is None else {"root": self.data.root}
         for name, value in given.items():
             raise ValueError(f"{name.replace('_', '-')} needs --task video, got {value}")
+        if self.model.model in VIDEO_PRESETS:
+            raise ValueError(f"model {self.model.model} sees clips; give --task video")
 
     def check_pairs(self, *, num_processes: int) -> None:
         """Refuse to mix the pictures of a batch that has an odd number of them.

@@ -53,14 +53,16 @@ def recipe_of(config: ModelConfig, *, num_classes: int, image_px: int | None) ->
     return Recipe(ADAPTED, args | region_args(config))
 
 
-def region_args(config: ModelConfig) -> dict[str, Any]:
+def region_args(config: ModelConfig, num_frames: int = 1) -> dict[str, Any]:
     """Options of `adapted_host` that put a configuration's regions on its model.
+
+    `num_frames` is that of the clips that share a number of tokens.
 
     Raises:
         ValueError: If the sizes of regions are bounded so that no budget of the run can keep them.
     """
     assert config.budget is not None
-    _check_sides(config)
+    _check_sides(config, num_frames)
     args = {
         "host": config.model,
         "num_tokens": config.budget.most,
@@ -75,14 +77,16 @@ def region_args(config: ModelConfig) -> dict[str, Any]:
     return {name: value for name, value in args.items() if value is not None}
 
 
-def _check_sides(config: ModelConfig) -> None:
+def _check_sides(config: ModelConfig, num_frames: int) -> None:
     """Refuse bounds that a picture as high as wide cannot keep at some number of its tokens."""
     bounds = bounds_of(config.min_region, config.max_region)
     if bounds is None or config.budget is None:
         return
     for num_tokens in range(config.budget.least, config.budget.most + 1):
-        num_rows = config.num_rows or default_num_rows(num_tokens, 1, 1, kind=config.partition)
-        check_bounds(bounds, num_tokens, num_rows)
+        num_rows = config.num_rows or default_num_rows(
+            num_tokens, 1, 1, kind=config.partition, num_frames=num_frames
+        )
+        check_bounds(bounds, num_tokens, num_rows, num_frames=num_frames)
 
 
 def build_model(config: ModelConfig, recipe: Recipe) -> nn.Module:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
+from dartok.data.clips.video import VIDEO_SUFFIXES
 from dartok.data.columns import picture_bytes
 from dartok.data.folder import files_below
 from dartok.data.images import decode_image, open_image
@@ -14,7 +15,7 @@ from dartok.data.images import decode_image, open_image
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-__all__ = ["Part", "Picture", "find_pictures", "list_parts", "read_pictures"]
+__all__ = ["Part", "Picture", "find_pictures", "find_videos", "list_parts", "read_pictures"]
 
 _PARQUET = ".parquet"
 _ROWS_AT_ONCE = 16
@@ -47,15 +48,11 @@ class Part(NamedTuple):
     """Number of its first row in the file."""
 
 
-def find_pictures(patterns: Sequence[str], suffixes: tuple[str, ...] | None = None) -> list[Path]:
+def find_pictures(patterns: Sequence[str]) -> list[Path]:
     """The files that some paths, folders (at any depth) or patterns name, each once.
 
     In a folder only picture files are looked for; Parquet files must be named, or matched by a
     pattern.
-
-    Args:
-        patterns: What the user named.
-        suffixes: Of the files to look for in folders; None for those of pictures.
 
     Raises:
         ValueError: If one of them names no picture.
@@ -68,13 +65,38 @@ def find_pictures(patterns: Sequence[str], suffixes: tuple[str, ...] | None = No
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            paths = files_below(path, suffixes or _suffixes())
+            paths = files_below(path, _suffixes())
         elif path.exists():
             paths = [path]
         else:
             paths = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
         if not paths:
             raise ValueError(f"images {pattern} name no picture; check the path")
+        found.update(dict.fromkeys(paths))
+    return list(found)
+
+
+def find_videos(patterns: Sequence[str]) -> list[Path]:
+    """The video files that some paths, folders (at any depth) or patterns name, each once.
+
+    A folder of pictures without a video is itself a video, its pictures the frames.
+
+    Raises:
+        ValueError: If one of them names no video.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            paths = files_below(path, VIDEO_SUFFIXES) or sorted(
+                {frame.parent for frame in files_below(path, _suffixes())}
+            )
+        else:
+            paths = (
+                [path] if path.exists() else sorted(map(Path, glob.glob(pattern, recursive=True)))
+            )
+        if not paths:
+            raise ValueError(f"videos {pattern} name no video; check the path")
         found.update(dict.fromkeys(paths))
     return list(found)
 
