@@ -5,7 +5,7 @@ import pytest
 from dartok.tasks.task_config import TaskConfig
 
 REFUSED = [
-    ({"task": "depth"}, "task must be classification or segmentation, got 'depth'"),
+    ({"task": "depth"}, "task must be one of classification, segmentation, video, got 'depth'"),
     ({"decoder": "mask"}, "decoder needs --task segmentation, got mask for classification"),
     ({"task": "segmentation", "decoder": "x"}, "decoder must be linear, mask or upernet"),
     ({"task": "segmentation", "detail": 0}, "detail must be >= 1, got 0"),
