@@ -88,8 +88,10 @@ def test_a_broken_off_run_goes_on_bit_for_bit(clips, tmp_path):
     [
         ({"num_tokens": None}, 4 * 4),
         ({"num_tokens": "10..30"}, 30),
-        ({"num_tokens": None, "model": "videomamba_tiny_video"}, None),
-        ({"model": "videomamba_tiny_video"}, 24),
+        pytest.param(
+            {"num_tokens": None, "model": "videomamba_tiny_video"}, None, marks=pytest.mark.slow
+        ),
+        pytest.param({"model": "videomamba_tiny_video"}, 24, marks=pytest.mark.slow),
     ],
     ids=["fixed grid", "elastic", "VideoMamba's grid", "VideoMamba on regions"],
 )

@@ -155,6 +155,7 @@ def test_frames_are_refused_for_pictures_and_regions_for_a_grid():
         dartok.create_model("videomamba_tiny_video", num_tokens=300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_regions", [False, True])
 def test_training_starts_a_video_host_from_that_for_pictures(tmp_path, on_regions):
     pictures = dartok.create_model("videomamba_tiny", num_classes=7)
