@@ -1,10 +1,10 @@
 """The sources of pictures that a configuration names."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from dartok.data.beside import data_beside
 from dartok.data.columns import Columns
 from dartok.data.digit_source import DigitSource
 from dartok.data.digits import CanvasConfig, Split
@@ -26,7 +26,6 @@ Kind = Literal["digits", "folder", "hub", "parquet", "shards"]
 
 _NUM_TEST_DIGITS = 1024
 _CANVAS_PX = 192
-_EVAL_NAMES = ("val", "valid", "validation", "test")
 _SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".txt")
 
 
@@ -148,27 +147,7 @@ def _beside(data: str) -> str:
         return data
     if kind == "hub":
         return f"hf:{HubName.parse(data).name}"
-    found = next((name for name in _names_beside(data) if _is_there(name)), None)
-    if found is None:
-        raise ValueError(
-            f"val must name what to evaluate on: none of {', '.join(_EVAL_NAMES)} is beside "
-            f"{data}; give --val"
-        )
-    return found
-
-
-def _names_beside(data: str) -> Iterator[str]:
-    """The folder or, for files, what says "train" in their names or their folder's, renamed."""
-    path = Path(data)
-    if path.is_dir():
-        yield from (str(path.with_name(name)) for name in _EVAL_NAMES if name != path.name)
-        return
-    for name in _EVAL_NAMES:
-        if "train" in path.name:
-            yield str(path.with_name(path.name.replace("train", name)))
-        elif "train" in path.parent.name:
-            folder = path.parent.with_name(path.parent.name.replace("train", name))
-            yield str(folder / path.name)
+    return data_beside(data, _is_there)
 
 
 def _is_there(data: str) -> bool:

@@ -1,10 +1,10 @@
 """Open what a command names as videos: a folder, a list or shards, told apart by its look."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from dartok.data.beside import data_beside
 from dartok.data.clips.sources import ClipFolder, ClipList, clip_shards
 from dartok.data.labels import read_class_names
 from dartok.data.samples import AnySource
@@ -12,7 +12,6 @@ from dartok.data.shard_list import list_shards
 
 __all__ = ["clips_beside", "open_clips"]
 
-_EVAL_NAMES = ("val", "valid", "validation", "test")
 _TARS = (".tar", ".tar.gz", ".tgz")
 _LISTS = (".csv", ".tsv", ".txt")
 
@@ -73,13 +72,7 @@ def clips_beside(data: str) -> str:
     Raises:
         ValueError: If there is none.
     """
-    found = next((name for name in _names_beside(data) if _is_there(name)), None)
-    if found is None:
-        raise ValueError(
-            f"val must name what to evaluate on: none of {', '.join(_EVAL_NAMES)} is beside "
-            f"{data}; give --val"
-        )
-    return found
+    return data_beside(data, _is_there)
 
 
 def _kind(data: str) -> Literal["folder", "list", "shards"]:
@@ -100,19 +93,6 @@ def _lists_shards(path: Path) -> bool:
     except OSError:
         return False
     return first.endswith(_TARS) or urlsplit(first).scheme != ""
-
-
-def _names_beside(data: str) -> Iterator[str]:
-    path = Path(data)
-    for name in _EVAL_NAMES:
-        if path.is_dir():
-            if name != path.name:
-                yield str(path.with_name(name))
-        elif "train" in path.name:
-            yield str(path.with_name(path.name.replace("train", name)))
-        elif "train" in path.parent.name:
-            folder = path.parent.with_name(path.parent.name.replace("train", name))
-            yield str(folder / path.name)
 
 
 def _is_there(data: str) -> bool:
