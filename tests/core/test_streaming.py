@@ -195,7 +195,8 @@ class Breaking(Uniform):
 
 def test_after_a_failure_the_same_frames_can_be_pushed_again():
     scorer = Breaking()
-    stream = TokenStream(tokenizer(scorer=scorer), chunk_frames=4, tokens_per_second=40, fps=8)
+    module = tokenizer(scorer=scorer, time_positions=torch.randn(1, 6, 12))
+    stream = TokenStream(module, chunk_frames=4, tokens_per_second=40, fps=8)
     frames = video(11)
     expected = pushed(stream, frames)
     stream.push(frames[:, :2])
