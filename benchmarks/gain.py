@@ -35,15 +35,12 @@ def configure(options: argparse.Namespace, *, dart: bool, seed: int, out: Path) 
     """A run of one contestant; only the pixels that it reads and the regions differ."""
     data = options.data if options.data == "digits" else str(Path(options.data) / "train")
     grid_px = math.isqrt(options.num_tokens) * PATCH_PX
+    regions = {"num_tokens": str(options.num_tokens), "scorer": options.scorer}
     return TrainConfig(
         data=DataConfig(
             data=data, image_px=options.dart_px if dart else grid_px, workers=options.workers
         ),
-        model=ModelConfig(
-            model=options.model,
-            num_tokens=str(options.num_tokens) if dart else None,
-            scorer=options.scorer,
-        ),
+        model=ModelConfig(model=options.model, **(regions if dart else {})),
         augment=AugmentConfig(min_crop=options.min_crop, hflip=options.hflip),
         optim=OptimConfig(learning_rate=options.learning_rate),
         loop=LoopConfig(

@@ -56,9 +56,27 @@ def test_what_is_not_for_videos_is_refused_in_a_line(dartok, clips, trained, tmp
     code, _, err = dartok("predict", trained, broken)
     assert code == 1
     assert "broken.mp4 cannot be read" in err
-    code, _, err = dartok("predict", trained, clips / "val", "--windows")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "windows is for pictures, got a model of videos; drop --windows" in err
     code, _, err = dartok("eval", trained, clips / "missing")
     assert code == 2
     assert "missing does not exist" in err
+
+
+@pytest.mark.refuses
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("predict", "--windows"), "windows is for pictures, got True for videos; drop --windows"),
+        (("predict", "--image-column", "a"), "image-column is for pictures, got a for videos"),
+        (("predict", "--engine", "ray"), "engine is for pictures, got ray for videos"),
+        (("eval", "--stream"), "stream is not for videos, got True; drop --stream"),
+        (("eval", "--label-column", "y"), "label-column is not for videos, got y"),
+        (("eval", "--paper"), "paper is for models of pictures, got one of videos"),
+        (("eval", "--windows"), "windows is for label maps, got a classifier of videos"),
+    ],
+)
+def test_settings_of_pictures_are_refused_by_models_of_videos(
+    dartok, clips, trained, words, message
+):
+    code, _, err = dartok(words[0], trained, clips / "val", *words[1:])
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err

@@ -302,7 +302,7 @@ def test_a_clip_larger_than_what_is_read_ahead_is_read_whole(monkeypatch):
         (["--frames", "0"], "frames must be from 1 to 128, got 0"),
         (["--frames", "129"], "frames must be from 1 to 128, got 129"),
         (["--frames", "4", "--model", "test_vit"], "model test_vit sees each frame by itself"),
-        (["--scorer", "motion/edgy"], "unknown scorer 'edgy'; did you mean edge?"),
+        (["--scorer", "motion/edgy"], "unknown scorer 'motion/edgy'; did you mean motion/edge?"),
         (["--tokens", "100", "--partition", "grid", "--rows", "2"], "must be a multiple of"),
         (["--rows", "785"], "rows must be at most tokens = 784, got 785"),
         (["--model", "resnet18"], "cannot carry over ResNet"),

@@ -7,11 +7,12 @@ import timm
 import torch
 from deterministic import spread
 from torch import nn
+from torch.testing import assert_close
 
 import dartok
 from dartok.models.export import check_graph, export
 from dartok.models.graphs import Shapes
-from dartok.models.runtimes import run_onnx
+from dartok.models.runtimes import run_onnx, run_torch
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -71,6 +72,31 @@ def test_the_file_holds_standard_operators_of_opset_18(graph):
         dim.dim_param or dim.dim_value for dim in file.graph.input[0].type.tensor_type.shape.dim
     ]
     assert axes == ["batch", 3, "height", "width"]
+
+
+@pytest.fixture(scope="module")
+def clip_model():
+    torch.manual_seed(0)
+    host = spread(timm.create_model("test_vit", depth=2, img_size=48))
+    model = dartok.adapt(host, num_frames=3, num_tokens=30, scorer="motion/conv", strength=1.0)
+    nn.init.normal_(model.patch_embed.time_embed)
+    return model.eval()
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch"])
+def test_a_model_of_clips_is_exported_for_clips_of_its_frames(clip_model, tmp_path, to):
+    file = tmp_path / {"onnx": "model.onnx", "torch": "model.pt2"}[to]
+    checks = export(clip_model, file, to=to)
+    assert {str(check.inputs) for check in checks} == {f"{n} x 3 x 48 x 48 px" for n in (1, 2, 3)}
+    run = {"onnx": run_onnx, "torch": run_torch}[to](file)
+    clips = torch.randn(4, 3, 3, 48, 48)
+    with torch.no_grad():
+        expected = clip_model(clips)
+        assert_close(run((clips,)), expected, rtol=0, atol=1e-5)
+        assert (run((clips.flip(1),)) - expected).abs().max() > 1e-3
+    if to == "onnx":
+        (shape,) = (value.type.tensor_type.shape.dim for value in onnx.load(file).graph.input)
+        assert [dim.dim_param or dim.dim_value for dim in shape] == ["batch", 3, 3, 48, 48]
 
 
 def test_gathers_stand_in_for_grid_sample_and_float32_for_float64(model, tmp_path):
@@ -201,7 +227,7 @@ def test_a_graph_that_differs_is_not_kept_and_the_last_good_one_stays(model, tmp
 
 
 @pytest.mark.refuses
-def test_what_cannot_be_exported_says_why(model, tmp_path):
+def test_what_cannot_be_exported_says_why(model, clip_model, tmp_path):
     file = tmp_path / "model.onnx"
     auto = copy.deepcopy(model)
     dartok.set_num_tokens(auto, "auto")
@@ -211,6 +237,8 @@ def test_what_cannot_be_exported_says_why(model, tmp_path):
         (copy.deepcopy(model).half(), file, {}, "must be float32 on the CPU .*, got torch.float16"),
         (auto, file, {}, "num_tokens='auto' cannot be exported"),
         (grid, file, {"any_num_tokens": True}, "any_num_tokens needs partition='flow', got 'grid'"),
+        (clip_model, file, {"any_size": True}, "any_size is for models of images, got one of clip"),
+        (clip_model, file, {"any_num_tokens": True}, "any_num_tokens is for models of images, got"),
         (nn.Linear(2, 2), file, {}, "model must hold a dartok tokenizer"),
         (model, tmp_path / "model.pt2", {}, r"must be named \*.onnx for to='onnx', got model.pt2"),
         (model, tmp_path / "no" / "model.onnx", {}, "does not exist; make it"),

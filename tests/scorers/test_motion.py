@@ -113,6 +113,27 @@ def test_it_is_made_again_from_its_name_and_options():
 
 
 @pytest.mark.refuses
+@pytest.mark.parametrize("base", ["conv", "edge", "mobilenetv3_small"])
+def test_a_file_holds_its_state_or_that_of_its_base(base, tmp_path):
+    saved = create_scorer(f"motion/{base}")
+    nn.init.constant_(saved.gain, 2.5)
+    torch.save(saved.state_dict(), tmp_path / "whole.pth")
+    again = build_scorer(f"motion/{base}", weights=tmp_path / "whole.pth")
+    assert_close(again.state_dict(), saved.state_dict(), rtol=0, atol=0)
+    if base == "edge":  # which has no state of its own
+        return
+    torch.save(saved.base.state_dict(), tmp_path / "base.pth")
+    again = build_scorer(f"motion/{base}", weights=tmp_path / "base.pth")
+    assert_close(again.base.state_dict(), saved.base.state_dict(), rtol=0, atol=0)
+    assert again.gain.item() == 1
+
+
+def test_weights_that_fit_neither_are_refused(tmp_path):
+    torch.save(create_scorer("motion/conv").state_dict(), tmp_path / "conv.pth")
+    with pytest.raises(ValueError, match=r"conv.pth does not fit EdgeScorer: unexpected: gain"):
+        build_scorer("motion/edge", weights=tmp_path / "conv.pth")
+
+
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match=r"clips must be at least 8 px a side .* got 4 x 64 px"):
         novelty(torch.zeros(1, 2, 3, 4, 64))

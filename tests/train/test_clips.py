@@ -31,12 +31,15 @@ def clips(tmp_path_factory):
     return write_clips(tmp_path_factory.mktemp("clips"))
 
 
+_REGIONS = {"num_tokens": "24", "scorer": "motion/conv"}
+_GRID = {"num_tokens": None, "scorer": "conv"}
+
+
 def config_of(clips, out, **settings):
     usual = {
         "task": "video",
         "num_frames": 4,
-        "num_tokens": "24",
-        "scorer": "motion/conv",
+        **_REGIONS,
         "image_px": 32,
         "batch_size": 4,
         "warmup_steps": 1,
@@ -86,11 +89,9 @@ def test_a_broken_off_run_goes_on_bit_for_bit(clips, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "tokens"),
     [
-        ({"num_tokens": None}, 4 * 4),
+        (_GRID, 4 * 4),
         ({"num_tokens": "10..30"}, 30),
-        pytest.param(
-            {"num_tokens": None, "model": "videomamba_tiny_video"}, None, marks=pytest.mark.slow
-        ),
+        pytest.param(_GRID | {"model": "videomamba_tiny_video"}, None, marks=pytest.mark.slow),
         pytest.param({"model": "videomamba_tiny_video"}, 24, marks=pytest.mark.slow),
     ],
     ids=["fixed grid", "elastic", "VideoMamba's grid", "VideoMamba on regions"],
@@ -215,19 +216,25 @@ def test_a_folder_of_frames_is_a_video(clips, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"stream": True}, "^stream is for pictures, got True; drop --stream$"),
-        ({"on_device": True}, "^on-device is for pictures, got True; drop --on-device$"),
-        ({"channels_last": True}, "^channels-last is for pictures, got True; drop --channels-l"),
-        ({"image_column": "img"}, "^image-column is for pictures, got img; drop --image-column$"),
-        ({"num_tokens": None, "parts": "tokenizer"}, "^parts tokenizer needs regions; give --num-"),
+        ({"stream": True}, "^stream is not for videos, got True; drop --stream$"),
+        ({"on_device": True}, "^on-device is not for videos, got True; drop --on-device$"),
+        ({"channels_last": True}, "^channels-last is not for videos, got True; drop --channels-l"),
+        ({"image_column": "img"}, "^image-column is not for videos, got img; drop --image-column$"),
+        (_GRID | {"parts": "tokenizer"}, "^parts tokenizer needs regions; give --num-"),
         (
             {"task": "classification", "num_frames": 16, "model": "videomamba_tiny_video"},
             "^model videomamba_tiny_video sees clips; give --task video$",
         ),
-        ({"model": "darvit_tiny"}, "darvit_tiny sees pictures; for --task video give a timm ViT"),
+        (
+            {"model": "darvit_tiny", "scorer": "conv"},
+            "darvit_tiny sees pictures; for --task video give a timm ViT",
+        ),
         ({"decoder": "mask"}, "decoder needs --task segmentation, got mask for video"),
         ({"task": "classification", "num_frames": 8}, "^num-frames needs --task video, got 8$"),
-        ({"task": "classification", "num_frames": 16, "root": "x"}, "^root needs --task video"),
+        (
+            {"task": "classification", "num_frames": 16, "root": "x"},
+            "^root is not for pictures, got x",
+        ),
         ({"num_frames": 0}, "num-frames must be >= 1, got 0"),
     ],
 )

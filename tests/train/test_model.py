@@ -57,11 +57,18 @@ def test_bounds_that_some_number_of_a_range_cannot_keep_are_refused():
     message = "max_region must be at least 0.3334 for 9 regions in 3 rows, got 0.25"
     with pytest.raises(ValueError, match=message):
         built(num_tokens="9..40", max_region=0.25)
-    for settings in ({}, {"model": "darvit_tiny", "num_tokens": "49"}):
-        with pytest.raises(ValueError, match="min-region and max-region need an adapted model"):
-            ModelConfig(**settings, antialias=True)
     with pytest.raises(ValueError, match="max_region must be above 0 and at most 1"):
         ModelConfig(num_tokens="49", max_region=3.0)
+
+
+@pytest.mark.refuses
+@pytest.mark.parametrize("settings", [{}, {"model": "darvit_tiny", "num_tokens": "49"}])
+@pytest.mark.parametrize(
+    ("option", "value"), [("antialias", True), ("scorer", "edge"), ("partition", "grid")]
+)
+def test_options_of_regions_are_refused_where_there_are_none_to_set(settings, option, value):
+    with pytest.raises(ValueError, match=f"^{option} needs an adapted model, got {value}; give -"):
+        ModelConfig(**settings, **{option: value})
 
 
 def test_an_authors_model_keeps_its_own_number_unless_another_is_given():

@@ -185,7 +185,7 @@ def test_shares_of_classes_are_those_of_the_labelled_pixels(maps):
     [
         ({"mixup": 0.8, "batch_size": 4}, "mixup does not know label maps"),
         ({"loss": "bce"}, "pixels are learnt by cross entropy"),
-        ({"stream": True}, "stream is for --task classification"),
+        ({"stream": True}, "^stream is not for label maps, got True; drop --stream$"),
         ({"model": "darvit_tiny"}, "model darvit_tiny classifies pictures"),
         ({"num_rows": 21}, "num-rows must be at most num-tokens, got 21 and 20"),
     ],

@@ -63,7 +63,7 @@ def export(model: str, /, *, config: ExportConfig = ExportConfig()) -> None:
         _load(model, config),
         out,
         to=config.to,
-        bilinear="gather" if config.gather else "grid_sample",
+        bilinear="gather" if config.gather else None,
         any_size=False if config.fixed_size else None,
         any_num_tokens=config.any_num_tokens,
         geometry=torch.float32 if config.float32 else torch.float64,

@@ -45,7 +45,7 @@ class PredictConfig:
     windows: bool = False
     """With a model of segmentation: look through overlapping windows, not at the whole picture."""
     batch_size: int = 16
-    """Pictures per forward pass."""
+    """Pictures per forward pass; videos are seen one at a time."""
     image_column: str = "image"
     """Column of Parquet files with the pictures: bytes of files, or as Hugging Face has them."""
     out_parquet: Path | None = None
@@ -144,9 +144,12 @@ def _say_all(
 
 def _check_videos(config: PredictConfig) -> None:
     """Refuse what is for pictures alone."""
-    for flag, is_given in {"windows": config.windows, "engine ray": config.engine == "ray"}.items():
-        if is_given:
-            raise ValueError(f"{flag} is for pictures, got a model of videos; drop --{flag}")
+    usual = PredictConfig()
+    for name in ("windows", "image_column", "engine"):
+        value = getattr(config, name)
+        if value != getattr(usual, name):
+            flag = name.replace("_", "-")
+            raise ValueError(f"{flag} is for pictures, got {value} for videos; drop --{flag}")
 
 
 def _videos(

@@ -1,9 +1,28 @@
 """Where pictures come from: settings only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
-__all__ = ["DataConfig"]
+__all__ = ["DataConfig", "DataKind"]
+
+DataKind = Literal["pictures", "videos", "label maps"]
+
+_OF_TABLES = ("stream", "image_column", "label_column")
+_PASSED_OVER: dict[DataKind, tuple[str, ...]] = {
+    "pictures": ("root",),
+    "videos": (*_OF_TABLES, "num_digits"),
+    "label maps": (
+        *_OF_TABLES,
+        "classes",
+        "num_samples",
+        "val_num_samples",
+        "root",
+        "shuffle_buffer",
+        "num_digits",
+    ),
+}
+"""Settings that the readers of each kind do not look at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +79,20 @@ class DataConfig:
             )
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(f"max-bad-share must be from 0 to 1, got {self.max_bad_share}")
+
+    def check_kind(self, kind: DataKind) -> None:
+        """Refuse settings that data of a kind would pass over.
+
+        Raises:
+            ValueError: Naming the first that is not at its default.
+        """
+        usual = {field.name: field.default for field in fields(self)}
+        for name in _PASSED_OVER[kind]:
+            if getattr(self, name) != usual[name]:
+                flag = name.replace("_", "-")
+                raise ValueError(
+                    f"{flag} is not for {kind}, got {getattr(self, name)}; drop --{flag}"
+                )
 
 
 def _at_least(flag: str, value: int | None, lowest: int) -> None:

@@ -55,7 +55,7 @@ def export(
     file: str | Path,
     *,
     to: Runtime = "onnx",
-    bilinear: BilinearName = "grid_sample",
+    bilinear: BilinearName | None = None,
     any_size: bool | None = None,
     any_num_tokens: bool = False,
     geometry: torch.dtype = torch.float64,
@@ -73,13 +73,16 @@ def export(
     `any_num_tokens` the number of tokens N is a second input, "num_tokens", and one file serves
     every budget, from 2 up. There is room for `4 * sqrt(N0)` rows, with the model's own number N0:
     beyond `N * height / width = 16 * N0` rows are fewer, and wider, than the model's. The regions
-    of a graph are those of eval mode; strength is what it is now.
+    of a graph are those of eval mode; strength is what it is now. The graph of a model of clips
+    reads clips `(B, T, C, H, W)`, of its own size and number of frames.
 
     Args:
         model: An adapted model on the CPU, in eval mode, in float32.
         file: To write; replaced at once when everything agrees.
         to: The runtime.
-        bilinear: "gather" for a graph without GridSample, for runtimes that read it wrongly.
+        bilinear: "gather" for a graph without GridSample, for runtimes that read it wrongly; None
+            for "grid_sample", and for "gather" in graphs of clips: their frames are sampled in
+            float64, for which ONNX Runtime has no GridSample.
         any_size: Whether pictures may have any size; None where the model's partition allows.
         any_num_tokens: Whether the number of tokens is an input.
         geometry: torch.float32 for runtimes without float64, such as TensorRT. It places samples
@@ -105,8 +108,14 @@ def export(
         any_num_tokens=any_num_tokens,
         image_px=getattr(tokenizer, "img_size", (224, 224)),
         patch_px=tokenizer.patch_size,
+        num_frames=_num_frames(tokenizer),
     )
-    with _reading(tokenizer, bilinear), exported_geometry(geometry), _beside(file) as written:
+    usual: BilinearName = "grid_sample" if shapes.num_frames is None else "gather"
+    with (
+        _reading(tokenizer, bilinear or usual),
+        exported_geometry(geometry),
+        _beside(file) as written,
+    ):
         target.write(trace(model, shapes), written)
         run = target.run(written)
         return check_graph(run, model, shapes, at_most=_LARGEST_DIFFERENCE[geometry])
@@ -178,8 +187,16 @@ def _check_exportable(model: nn.Module, tokenizer: Tokenizer, any_num_tokens: bo
         raise ValueError(
             f"any_num_tokens needs partition='flow', got {tokenizer.partition!r}; fix the number"
         )
+    if any_num_tokens and _num_frames(tokenizer) is not None:
+        raise ValueError("any_num_tokens is for models of images, got one of clips; fix the number")
     if any_num_tokens and tokenizer.bounds is not None:
         raise ValueError(f"any_num_tokens needs no {_BOUNDS}: not every number can keep them")
+
+
+def _num_frames(tokenizer: Tokenizer) -> int | None:
+    """Of the clips that a model sees; None for a model of images."""
+    times = tokenizer.time_embed
+    return None if times is None else times.shape[-1] * tokenizer.tubelet
 
 
 _BOUNDS = "min_region or max_region"
@@ -187,6 +204,9 @@ _BOUNDS = "min_region or max_region"
 
 def _may_have_any_size(tokenizer: Tokenizer, any_size: bool | None) -> bool:
     can = tokenizer.partition == "flow" and tokenizer.bounds is None
+    if any_size and _num_frames(tokenizer) is not None:
+        raise ValueError("any_size is for models of images, got one of clips; fix the size")
+    can &= _num_frames(tokenizer) is None
     if any_size and tokenizer.bounds is not None:
         raise ValueError(f"any_size needs no {_BOUNDS}: not every size has the rows for them")
     if any_size and not can:

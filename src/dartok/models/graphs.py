@@ -24,16 +24,23 @@ class Inputs(NamedTuple):
     image_px: tuple[int, int]
     num_tokens: int | None
     """None where it is fixed."""
+    num_frames: int | None = None
+    """Of clips; None for images."""
 
     def __str__(self) -> str:
-        text = f"{self.batch_size} x {self.image_px[0]} x {self.image_px[1]} px"
+        frames = "" if self.num_frames is None else f"{self.num_frames} x "
+        text = f"{self.batch_size} x {frames}{self.image_px[0]} x {self.image_px[1]} px"
         return text if self.num_tokens is None else f"{text}, {self.num_tokens} tokens"
 
-    def pictures(self, num_channels: int) -> Iterator[Float[Tensor, "B C H W"]]:
-        """Noise, in which every region is another, and waves with a bright square, as a scene."""
-        shape = (self.batch_size, num_channels, *self.image_px)
-        yield _noise(shape)
-        yield _scene(shape)
+    def pictures(self, num_channels: int) -> Iterator[Float[Tensor, "B *T C H W"]]:
+        """Noise, in which every region is another, and waves with a bright square, as a scene.
+
+        The frames of a clip are pictures of their own.
+        """
+        frames = () if self.num_frames is None else (self.num_frames,)
+        shape = (self.batch_size * (self.num_frames or 1), num_channels, *self.image_px)
+        for picture in (_noise(shape), _scene(shape)):
+            yield picture.unflatten(0, (self.batch_size, *frames))
 
     def arguments(self, images: Tensor) -> tuple[Tensor, ...]:
         """The graph's inputs."""
@@ -49,6 +56,8 @@ class Shapes(NamedTuple):
     """Height and width that the model is meant for."""
     patch_px: tuple[int, int]
     """Height and width of a patch: no picture may be smaller."""
+    num_frames: int | None = None
+    """Of the clips that the model sees; None for images."""
 
     def trials(self, num_tokens: int, small: float) -> Iterator[Inputs]:
         """Batches and sizes to try a graph on: as meant, and where it is open wider and larger."""
@@ -59,10 +68,11 @@ class Shapes(NamedTuple):
             sizes += [(low, width + 16), (2 * height, 2 * width)]
         for size in sizes:
             for batch_size in _BATCHES:
-                yield Inputs(batch_size, size, num_tokens if self.any_num_tokens else None)
+                count = num_tokens if self.any_num_tokens else None
+                yield Inputs(batch_size, size, count, self.num_frames)
         if self.any_num_tokens:
-            yield Inputs(2, self.image_px, max(2, round(num_tokens * small)))
-            yield Inputs(1, sizes[-1], 2 * num_tokens)
+            yield Inputs(2, self.image_px, max(2, round(num_tokens * small)), None)
+            yield Inputs(1, sizes[-1], 2 * num_tokens, None)
 
 
 def trace(model: nn.Module, shapes: Shapes) -> ExportedProgram:
@@ -72,7 +82,9 @@ def trace(model: nn.Module, shapes: Shapes) -> ExportedProgram:
     """
     tokenizer = tokenizer_of(model)
     height, width = shapes.image_px
-    images = torch.zeros(2, tokenizer.proj.in_channels, height, width + 16 * shapes.any_size)
+    frames = () if shapes.num_frames is None else (shapes.num_frames,)
+    channels = tokenizer.proj.in_channels
+    images = torch.zeros(2, *frames, channels, height, width + 16 * shapes.any_size)
     open_sides: dict[int, Any] = {0: Dim("batch")}
     if shapes.any_size:
         low = tokenizer.patch_size
@@ -94,7 +106,7 @@ class _Images(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Float[Tensor, "B C H W"]) -> Tensor:
+    def forward(self, images: Float[Tensor, "B *T C H W"]) -> Tensor:
         return first_output(self.model(images))
 
 

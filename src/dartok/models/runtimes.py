@@ -23,7 +23,11 @@ OPSET = 18
 OUTPUT = "output"
 """Name of what an ONNX graph gives; its inputs are "images" and, if open, "num_tokens"."""
 
-_SIDES = ("batch", "channels", "height", "width")
+_SIDES = {
+    4: ("batch", "channels", "height", "width"),
+    5: ("batch", "frames", "channels", "height", "width"),
+}
+"""Of images and of clips, by the number of their axes."""
 
 _STANDARD = ("", "ai.onnx")
 """Domains of ONNX's own operators."""
@@ -117,7 +121,11 @@ def _names_of_open_sides(program: ExportedProgram) -> list[dict[int, str]]:
     """What the graph calls the sides of each input that are open."""
     shapes = [node.meta["val"].shape for node in program.graph.nodes if _is_input(program, node)]
     return [
-        {axis: _SIDES[axis] for axis, side in enumerate(shape) if not isinstance(side, int)}
+        {
+            axis: _SIDES[len(shape)][axis]
+            for axis, side in enumerate(shape)
+            if not isinstance(side, int)
+        }
         for shape in shapes
     ]
 

@@ -56,24 +56,9 @@ class VideoStream:
     def __init__(
         self, model: nn.Module, *, chunk_frames: int, tokens_per_second: float, fps: float
     ) -> None:
-        if not isinstance(model, RegionVim) or model.directions != "forward":
-            raise ValueError(
-                f"model must be an adapted Vision Mamba that reads forwards, got a "
-                f"{type(model).__name__}; build its host with directions='forward'"
-            )
-        if model.class_token != "last":
-            raise ValueError(
-                f"model must ask its class token last, got class_token={model.class_token!r}: "
-                "anywhere else it has not seen what comes"
-            )
-        if model.global_pool != "token":
-            raise ValueError(
-                f"model must answer with its class token, got global_pool={model.global_pool!r}: "
-                "means over all tokens do not come in parts; build its host with 'token'"
-            )
-        self.model = model
+        self.model = _check_causal(model)
         self._tokens = TokenStream(
-            model.patch_embed,
+            self.model.patch_embed,
             chunk_frames=chunk_frames,
             tokens_per_second=tokens_per_second,
             fps=fps,
@@ -101,3 +86,24 @@ class VideoStream:
 
     def _class_token(self, batch: int) -> Float[Tensor, "B 1 D"]:
         return self.model.cls_token.expand(batch, -1, -1)
+
+
+def _check_causal(model: nn.Module) -> RegionVim:
+    if not isinstance(model, RegionVim) or model.directions != "forward":
+        raise ValueError(
+            f"model must be an adapted Vision Mamba that reads forwards, got a "
+            f"{type(model).__name__}; build its host with directions='forward'"
+        )
+    if model.class_token != "last":
+        raise ValueError(
+            f"model must ask its class token last, got class_token={model.class_token!r}: "
+            "anywhere else it has not seen what comes"
+        )
+    if model.global_pool != "token":
+        raise ValueError(
+            f"model must answer with its class token, got global_pool={model.global_pool!r}: "
+            "means over all tokens do not come in parts; build its host with 'token'"
+        )
+    if model.training:
+        raise ValueError("model must be in eval mode, got one in training; call model.eval()")
+    return model

@@ -1,6 +1,8 @@
 """Scorers by name."""
 
 import difflib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +113,38 @@ def build_scorer(
     statistics: StatisticsName = "running",
 ) -> nn.Module:
     """`create_scorer` without its notice, for a caller that loads the weights right after."""
-    scorer = _build(name.removeprefix(_MOTION), weights, num_channels, side_px, statistics)
-    if name.startswith(_MOTION):
-        scorer = MotionScorer(scorer)
+    _check_name(name)
+    base = partial(
+        _build,
+        name.removeprefix(_MOTION),
+        num_channels=num_channels,
+        side_px=side_px,
+        statistics=statistics,
+    )
+    scorer = _motion_scorer(base, weights) if name.startswith(_MOTION) else base(weights=weights)
     vars(scorer)[_NAME] = name
     return scorer
+
+
+def _check_name(name: str) -> None:
+    base = name.removeprefix(_MOTION)
+    if base.startswith(_TIMM) or base in list_scorers():
+        return
+    prefix = name.removesuffix(base)
+    near = difflib.get_close_matches(base, list_scorers(), n=3, cutoff=0.4)
+    names = ", ".join(prefix + known for known in near or list_scorers())
+    hint = f"did you mean {names}?" if near else f"known: {names}"
+    raise ValueError(f"unknown scorer {name!r}; {hint}")
+
+
+def _motion_scorer(base: Callable[..., nn.Module], weights: str | Path | None) -> MotionScorer:
+    """Weights are of all of it if they have its names, else what its base takes."""
+    if weights not in (None, "imagenet"):
+        scorer, state = MotionScorer(base(weights=None)), read_state(str(weights))
+        if state.keys() == scorer.state_dict().keys():
+            load_strictly(scorer, state, source=str(weights))
+            return scorer
+    return MotionScorer(base(weights=weights))
 
 
 def scorer_options(scorer: nn.Module) -> dict[str, Any] | None:
@@ -184,7 +213,7 @@ def _has_backbone(name: str) -> bool:
 def _light_scorer(
     name: str, num_channels: int, side_px: int | None, statistics: StatisticsName
 ) -> nn.Module | None:
-    """The scorer without a backbone of that name, None for a backbone's. Raises if unknown."""
+    """The scorer without a backbone of that name, None for a backbone's."""
     if name == "uniform":
         return Uniform()
     if name == "detail":
@@ -196,10 +225,4 @@ def _light_scorer(
     if name == "pixels":
         head = LocalHead(num_channels, _PIXEL_HIDDEN)
         return FeatureScorer(nn.Identity(), head, side_px=side_px, statistics=statistics)
-    if not name.startswith(_TIMM) and name not in list_scorers():
-        near = difflib.get_close_matches(name, list_scorers(), n=3, cutoff=0.4)
-        names = (
-            f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(list_scorers())}"
-        )
-        raise ValueError(f"unknown scorer {name!r}; {names}")
     return None

@@ -74,6 +74,7 @@ def assess(
         return _of_maps(package, data, budgets, protocols[0], batch_size, precision, world, windows)
     if clip and package.clip is None:
         raise ValueError(f"{_flag(clip)} is for a model of videos, got one of pictures; drop it")
+    _check_protocols(package, protocols, windows=windows)
     source = _source_of(package, data)
     for protocol in protocols:
         protocol.check(model)
@@ -112,6 +113,7 @@ def _of_maps(
     windows: bool,
 ) -> list[Row]:
     """A row for each budget, with "iou/CLASS" of each class."""
+    data.check_kind("label maps")
     source = open_split(data.data, "val")
     if source.class_names != package.class_names:
         raise ValueError(
@@ -139,9 +141,19 @@ def _of_maps(
     return list(found.values())
 
 
+def _check_protocols(package: Package, protocols: Sequence[EvalProtocol], *, windows: bool) -> None:
+    if windows:
+        kind = "pictures" if package.clip is None else "videos"
+        raise ValueError(f"windows is for label maps, got a classifier of {kind}; drop --windows")
+    if package.clip is not None and any(protocol.batch_statistics for protocol in protocols):
+        raise ValueError("paper is for models of pictures, got one of videos; drop --paper")
+
+
 def _source_of(package: Package, data: DataConfig) -> AnySource:
     if package.clip is None:
+        data.check_kind("pictures")
         return source_to_evaluate(data, package.class_names)
+    data.check_kind("videos")
     return open_clips(
         data.data,
         package.class_names,

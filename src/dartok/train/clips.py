@@ -9,16 +9,13 @@ from torch import nn
 from dartok.data.augment import PixelConfig
 from dartok.data.clips.opening import clips_beside, open_clips
 from dartok.data.clips.transforms import eval_clip_transform, train_clip_transform
-from dartok.data.loading import BadSamples
 from dartok.data.samples import AnySource, ClipTransform
 from dartok.models.presets import VIDEO_PRESETS
 from dartok.models.recipes import Recipe
 from dartok.models.registry import ADAPTED
-from dartok.train.evaluation import evaluate
-from dartok.train.job import ClassifyingJob, Measured
+from dartok.train.job import ClassifyingJob
 from dartok.train.model import region_args
 from dartok.train.package import CLIP
-from dartok.train.world import World
 
 __all__ = ["ClipJob"]
 
@@ -72,28 +69,14 @@ class ClipJob(ClassifyingJob):
         """One clip, all frames alike."""
         return train_clip_transform(self.config.augment, pixels, self.config.clip)
 
-    def evaluate(
-        self,
-        model: nn.Module,
-        source: AnySource,
-        pixels: PixelConfig,
-        *,
-        batch_size: int,
-        bad: BadSamples,
-        world: World,
-        precision: torch.dtype,
-    ) -> Measured:
-        """Top-1 and the like, of all views of each video."""
-        return evaluate(
-            model,
-            source,
-            eval_clip_transform(pixels, self.config.clip),
-            batch_size=max(1, batch_size // self.config.clip.num_views),
-            bad=bad,
-            world=world,
-            workers=self.config.data.workers,
-            precision=precision,
-        )
+    def eval_transform(self, pixels: PixelConfig) -> ClipTransform:
+        """All views of each video."""
+        return eval_clip_transform(pixels, self.config.clip)
+
+    @property
+    def num_views(self) -> int:
+        """Clips and crops of each video."""
+        return self.config.clip.num_views
 
     def notes(
         self, model: nn.Module, source: AnySource, pixels: PixelConfig, device: torch.device

@@ -33,25 +33,20 @@ class TrainConfig:
         if steps is not None and warmup is not None and warmup > steps:
             raise ValueError(f"warmup-steps must be at most --steps {steps}, got {warmup}")
         self.check_pairs(num_processes=1)
-        if self.task.task == "segmentation":
-            self._check_segmentation()
         if self.task.task == "video":
             self._check_video()
+            return
+        self._refuse_clips()
+        if self.task.task == "segmentation":
+            self._check_segmentation()
         else:
-            self._refuse_clips()
+            self.data.check_kind("pictures")
 
     def _check_segmentation(self) -> None:
         """Refuse what is for classifiers alone."""
-        refused = {
-            "shard": self.loop.shard,
-            "stream": self.data.stream,
-            "classes": self.data.classes,
-            "num-samples": self.data.num_samples,
-            "val-num-samples": self.data.val_num_samples,
-        }
-        for flag, value in refused.items():
-            if value:
-                raise ValueError(f"{flag} is for --task classification, got {value}; drop --{flag}")
+        self.data.check_kind("label maps")
+        if self.loop.shard:
+            raise ValueError("shard is for --task classification, got True; drop --shard")
         if self.model.model in AUTHORS_PRESETS:
             raise ValueError(
                 f"model {self.model.model} classifies pictures; for --task segmentation give a "
@@ -60,22 +55,15 @@ class TrainConfig:
 
     def _check_video(self) -> None:
         """Refuse what is for pictures alone."""
+        self.data.check_kind("videos")
         of_pictures = {
-            "stream": self.data.stream,
             "on-device": self.augment.on_device,
             "channels-last": self.loop.channels_last,
             "teacher": self.loss.teacher,
         }
         for flag, value in of_pictures.items():
             if value:
-                raise ValueError(f"{flag} is for pictures, got {value}; drop --{flag}")
-        usual = DataConfig(data=self.data.data)
-        for name in ("image_column", "label_column", "num_digits"):
-            if getattr(self.data, name) != getattr(usual, name):
-                flag = name.replace("_", "-")
-                raise ValueError(
-                    f"{flag} is for pictures, got {getattr(self.data, name)}; drop --{flag}"
-                )
+                raise ValueError(f"{flag} is not for videos, got {value}; drop --{flag}")
         if self.model.parts == "tokenizer" and self.model.budget is None:
             raise ValueError("parts tokenizer needs regions; give --num-tokens too")
         if self.model.model in AUTHORS_PRESETS:
@@ -85,13 +73,12 @@ class TrainConfig:
             )
 
     def _refuse_clips(self) -> None:
-        """Refuse what pictures would pass over."""
+        """Refuse what is for videos alone."""
         usual = ClipConfig()
-        given = {field.name: getattr(self.clip, field.name) for field in fields(usual)}
-        given = {name: value for name, value in given.items() if value != getattr(usual, name)}
-        given |= {} if self.data.root is None else {"root": self.data.root}
-        for name, value in given.items():
-            raise ValueError(f"{name.replace('_', '-')} needs --task video, got {value}")
+        for name in (each.name for each in fields(usual)):
+            if getattr(self.clip, name) != getattr(usual, name):
+                flag = name.replace("_", "-")
+                raise ValueError(f"{flag} needs --task video, got {getattr(self.clip, name)}")
         if self.model.model in VIDEO_PRESETS:
             raise ValueError(f"model {self.model.model} sees clips; give --task video")
 

@@ -10,7 +10,13 @@ from torch.distributed.fsdp import FSDPModule
 
 from dartok.data.augment import PixelConfig
 from dartok.data.loading import BadSamples
-from dartok.data.samples import AnySource, LabelledTransform, PictureSource, Transform
+from dartok.data.samples import (
+    AnySource,
+    ClipTransform,
+    LabelledTransform,
+    PictureSource,
+    Transform,
+)
 from dartok.data.transforms import eval_transform, train_transform
 from dartok.models.recipes import Recipe
 from dartok.tasks.objective import Objective, objective
@@ -118,9 +124,18 @@ class ClassifyingJob:
         """Square pictures."""
         return pixels_of(model, self.config.data.image_px)
 
-    def train_transform(self, pixels: PixelConfig) -> Transform:
+    def train_transform(self, pixels: PixelConfig) -> Transform | ClipTransform:
         """timm's."""
         return train_transform(self.config.augment, pixels)
+
+    def eval_transform(self, pixels: PixelConfig) -> Transform | ClipTransform:
+        """The middle of each picture."""
+        return eval_transform(pixels)
+
+    @property
+    def num_views(self) -> int:
+        """How many items the transform for evaluation makes of one sample."""
+        return 1
 
     def objective(
         self, model: nn.Module, source: AnySource, pixels: PixelConfig, device: torch.device
@@ -148,12 +163,12 @@ class ClassifyingJob:
         world: World,
         precision: torch.dtype,
     ) -> Measured:
-        """Top-1 and the like."""
+        """Top-1 and the like, over all views of each sample."""
         return evaluate(
             model,
             source,
-            eval_transform(pixels),
-            batch_size=batch_size,
+            self.eval_transform(pixels),
+            batch_size=max(1, batch_size // self.num_views),
             bad=bad,
             world=world,
             workers=self.config.data.workers,

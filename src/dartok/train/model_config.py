@@ -1,6 +1,6 @@
 """What is trained: settings only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,16 @@ from dartok.train.checks import at_least
 __all__ = ["ModelConfig", "Parts"]
 
 Parts = Literal["all", "head", "tokenizer"]
+
+_OF_REGIONS = (
+    "scorer",
+    "partition",
+    "antialias",
+    "size_embedding",
+    "min_region",
+    "max_region",
+)
+"""Settings of the regions that a host is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +87,13 @@ class ModelConfig:
 
     def _check_regions(self) -> None:
         """Refuse options of regions where there are none, or none but the authors'."""
-        bounds = bounds_of(self.min_region, self.max_region)
-        if not (self.antialias or self.size_embedding or bounds):
+        bounds_of(self.min_region, self.max_region)  # refuses what cannot be
+        if self.budget is not None and self.model not in AUTHORS_PRESETS:
             return
-        if self.budget is None or self.model in AUTHORS_PRESETS:
-            raise ValueError(
-                "antialias, size-embedding, min-region and max-region need an adapted model; give "
-                "--num-tokens and a timm ViT or a vim_* host"
-            )
+        usual = {field.name: field.default for field in fields(self)}
+        for name in _OF_REGIONS:
+            if getattr(self, name) != usual[name]:
+                raise ValueError(
+                    f"{name.replace('_', '-')} needs an adapted model, got {getattr(self, name)}; "
+                    "give --num-tokens and a timm ViT, a vim_* or a videomamba_* host"
+                )

@@ -128,7 +128,8 @@ class VideoFile:
 
     def _pixels(self, frame: "VideoFrame") -> UInt8[np.ndarray, "H W 3"]:
         height, width = self._coded_size  # a stream may change its size
-        pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
+        # One thread: to start more takes longer than to convert a frame, and workers are many.
+        pixels = frame.to_ndarray(format="rgb24", width=width, height=height, threads=1)
         return np.rot90(pixels, round(frame.rotation / 90))
 
     def _count(self) -> int:

@@ -42,6 +42,7 @@ def open_clips(
         Traceback (most recent call last):
         ValueError: folder missing does not exist; check the path
     """
+    _refuse_pictures(data)
     kind = _kind(data)
     if classes is not None and kind == "folder":
         raise ValueError(
@@ -82,6 +83,14 @@ def _kind(data: str) -> Literal["folder", "list", "shards"]:
     if data.endswith(_LISTS):
         return "shards" if _lists_shards(Path(data)) else "list"
     return "folder"
+
+
+def _refuse_pictures(data: str) -> None:
+    if data == "digits" or data.startswith("hf:") or data.endswith(".parquet"):
+        raise ValueError(
+            f"videos are a folder of class folders, a list (.csv, .tsv, .txt) or shards, got {data}"
+            "; write a list of their files"
+        )
 
 
 def _lists_shards(path: Path) -> bool:
