@@ -1,19 +1,20 @@
 """What regions gain on videos: half the tokens against the fixed grid, the same host and steps.
 
-    python benchmarks/clips_gain.py FOLDER --seeds 3 --steps 6000 --processes 2
+    python benchmarks/pointing_host.py POINTING host.pt
+    python benchmarks/clips_gain.py FOLDER --host host.pt --seeds 3 --processes 2
 
 FOLDER holds train/, val/ and any other folders to measure on, each with one folder of videos per
 class. With --mosaic 4 4 its files are pictures of 4 x 4 frames, which are cut apart first. All
-clips are decoded once and kept in memory. For each seed a timm ViT is trained from scratch on the
-fixed grid of each frame, joint attention over all of them, and then with regions: half as many
-tokens for the whole clip, free to lie where its score net wants them, in frames of more pixels.
-Both see the same clips, crops and colours in the same order. Accuracy is that of the last step, not
-of the best one. Prints a line per run, then mean, deviation and gain; exits with 1 if half the
-tokens are less accurate on val/, on average.
+clips are decoded once and kept in memory. For each seed a ViT of images (--host, or from scratch)
+is made one of clips and trained on the fixed grid of each frame, joint attention over all of them,
+and then with regions: half as many tokens for the whole clip, free to lie where its score net wants
+them, in frames of more pixels, their strength raised at the start. Both begin with the same
+weights, and see the same clips, crops and colours in the same order. Accuracy is that of the last
+step, not of the best one. Prints a line per run, then mean, deviation and gain; exits with 1 if
+half the tokens are less accurate on val/, on average.
 """
 
 import argparse
-import copy
 import math
 import statistics
 import sys
@@ -21,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -32,9 +33,11 @@ from torch.nn import functional as F
 
 import dartok
 from dartok.bench.machine import describe_machine
+from dartok.core.tokenizer import Tokenizer
 from dartok.data.clips.clip_config import ClipConfig
 from dartok.data.clips.sampling import eval_indices
 from dartok.data.clips.sources import ClipFolder
+from dartok.models.dials import tokenizer_of
 from dartok.scorers.build import build_scorer
 
 PATCH_PX = 16
@@ -102,20 +105,45 @@ def read_all(options: argparse.Namespace) -> dict[str, Clips]:
 
 
 def build(options: argparse.Namespace, kind: str, num_classes: int) -> nn.Module:
-    """The host on its fixed grid, or on half as many regions."""
-    side_px = getattr(options, f"{kind}_px")
-    host = timm.create_model(options.model, num_classes=num_classes, img_size=side_px)
-    if kind == "grid":
-        return dartok.adapt(
-            host, num_frames=options.num_frames, scorer="uniform", partition="grid", strength=1.0
-        )
-    return dartok.adapt(
+    """The host over the frames of a clip: on its fixed grid, or on half as many regions."""
+    host: Any = timm.create_model(
+        options.model,
+        num_classes=0,
+        img_size=options.host_px,
+        class_token=False,
+        global_pool="avg",
+    )
+    weights = None if options.host is None else torch.load(options.host, weights_only=True)
+    if weights is not None:
+        host.load_state_dict(weights["host"])
+    host.reset_classifier(num_classes)
+    full = options.num_frames * (options.grid_px // PATCH_PX) ** 2
+    dart = kind == "dart"
+    model = dartok.adapt(
         host,
         num_frames=options.num_frames,
-        num_tokens=round(options.share * options.num_frames * (options.grid_px // PATCH_PX) ** 2),
-        scorer=build_scorer(options.scorer, side_px=side_px),
+        num_tokens=round(options.share * full) if dart else full,
+        scorer=build_scorer(options.scorer, side_px=options.dart_px) if dart else "uniform",
+        partition="flow" if dart else "grid",
+        size_embedding=dart,
         strength=1.0,
     )
+    tokenizer = tokenizer_of(model)
+    tell_time(tokenizer)
+    if weights is not None and tokenizer.size_embed is not None:
+        tokenizer.size_embed.load_state_dict(weights["size_embed"])
+    return model
+
+
+@torch.no_grad()
+def tell_time(tokenizer: Tokenizer) -> None:
+    """Start positions in time as waves, 1/2 to 8 over a clip, in the last third of the channels."""
+    times = tokenizer.time_embed
+    assert times is not None
+    _, channels, steps = times.shape
+    count = channels // 6
+    phases = torch.pi * 2 ** torch.linspace(0, 4, count)[:, None] * (torch.arange(steps) + 0.5)
+    times[0, -2 * count :] = torch.cat([(phases / steps).sin(), (phases / steps).cos()])
 
 
 def normalised(frames: UInt8[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
@@ -177,6 +205,9 @@ def train(job: Job, options: argparse.Namespace, found: dict[str, Clips]) -> dic
     )
     source, seen, start = batches(found[TRAIN], options, side_px, job.seed), 0.0, time.monotonic()
     for step in range(1, options.steps + 1):
+        if job.kind == "dart":
+            reached = min(1.0, step / (options.ramp * options.steps))
+            dartok.set_strength(model, options.strength * reached)
         clips, labels = next(source)
         loss = F.cross_entropy(model(clips), labels, label_smoothing=0.1)
         optim.zero_grad()
@@ -201,7 +232,7 @@ def run(arguments: tuple[Job, argparse.Namespace, dict[str, Clips]]) -> dict[str
     return train(*arguments)
 
 
-def print_summary(rows: dict[Job, dict[str, float]], found: dict[str, Clips]) -> float:
+def print_summary(rows: dict[Job, dict[str, float]]) -> float:
     """Mean and deviation of each contestant and of the gain, whose mean on val/ is returned."""
     gains = {}
     for name in next(iter(rows.values())):
@@ -226,18 +257,22 @@ def parse() -> argparse.Namespace:
     parser.add_argument("data", help="folder with train/ and val/")
     parser.add_argument("--mosaic", type=int, nargs=2, help="rows and columns of frames")
     parser.add_argument("--model", default="test_vit", help="timm ViT (test_vit)")
+    parser.add_argument("--host", type=Path, help="weights of the ViT, as of pointing_host.py")
+    parser.add_argument("--host-px", type=int, default=64, help="pictures it is of (64)")
     parser.add_argument("--scorer", default="motion/conv", help="score net (motion/conv)")
     parser.add_argument("--num-frames", type=int, default=8, help="of a clip (8)")
-    parser.add_argument("--grid-px", type=int, default=64, help="frames of the grid (64)")
-    parser.add_argument("--dart-px", type=int, default=96, help="frames that DART reads (96)")
-    parser.add_argument("--store-px", type=int, default=112, help="frames in memory (112)")
+    parser.add_argument("--grid-px", type=int, default=96, help="frames of the grid (96)")
+    parser.add_argument("--dart-px", type=int, default=128, help="frames that DART reads (128)")
+    parser.add_argument("--store-px", type=int, default=144, help="frames in memory (144)")
     parser.add_argument("--share", type=float, default=0.5, help="of the grid's tokens (0.5)")
     parser.add_argument("--first-seed", type=int, default=0, help="of the runs (0)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each (3)")
-    parser.add_argument("--steps", type=int, default=6000, help="of each run (6000)")
-    parser.add_argument("--report-every", type=int, default=500, help="steps (500)")
+    parser.add_argument("--steps", type=int, default=1000, help="of each run (1000)")
+    parser.add_argument("--strength", type=float, default=0.5, help="of the score (0.5)")
+    parser.add_argument("--ramp", type=float, default=0.25, help="share of steps to full strength")
+    parser.add_argument("--report-every", type=int, default=250, help="steps (250)")
     parser.add_argument("--batch-size", type=int, default=32, help="clips per step (32)")
-    parser.add_argument("--learning-rate", type=float, default=2e-3, help="largest (2e-3)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="largest (1e-3)")
     parser.add_argument("--min-crop", type=float, default=0.8, help="least side of a crop (0.8)")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time (1)")
     return parser.parse_args()
@@ -251,8 +286,8 @@ def main() -> int:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     jobs = [Job(kind, seed) for seed in seeds for kind in KINDS]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        results = pool.map(run, [(job, copy.copy(options), found) for job in jobs], chunksize=1)
-    gain = print_summary(dict(zip(jobs, results, strict=True)), found)
+        results = pool.map(run, [(job, options, found) for job in jobs], chunksize=1)
+    gain = print_summary(dict(zip(jobs, results, strict=True)))
     print(f"half the tokens at least as accurate: {'met' if gain >= 0 else 'NOT met'}")
     return 0 if gain >= 0 else 1
 

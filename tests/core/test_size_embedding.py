@@ -38,6 +38,16 @@ def test_an_even_lattice_is_of_size_0_in_the_middle_of_what_it_is_told():
     )
 
 
+def test_the_even_size_of_a_clip_is_that_of_a_frames_regions():
+    host = timm.create_model("test_vit", img_size=64)
+    grid = {"scorer": "uniform", "partition": "grid", "strength": 1.0}
+    model = dartok.adapt(host, num_frames=3, num_tokens=48, size_embedding=True, **grid)
+    embed = model.patch_embed
+    regions = embed.regions(torch.rand(1, 3, 3, 64, 64))
+    sizes = _log_sizes(regions) - embed.size_embed.log_even_side.double()
+    assert_close(sizes, torch.zeros(1, 48, 2, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
 def test_it_adds_nothing_at_first_and_learns():
     regions = flow_partition(torch.rand(2, 7, 7) + 0.1, num_tokens=9, num_rows=3)
     embedding = SizeEmbedding(8, num_tokens=9)

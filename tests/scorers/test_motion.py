@@ -58,6 +58,16 @@ def test_only_the_place_that_changes_is_new():
     assert outside.max() < 0.0501
 
 
+def test_over_a_base_of_one_score_per_frame_novelty_tells_places():
+    clips = torch.stack([torch.stack([picture(seed) for seed in (0, 1)])])
+    clips[:, :, :, :48] = picture(2)[:, :48]  # the upper half stands still
+    scores = create_scorer("motion/uniform")(clips)
+    assert scores.shape == novelty(clips).shape
+    assert torch.equal(scores, novelty(clips))
+    assert scores[0, 1, :5].max() < 0.06
+    assert scores[0, 1, 8:].min() > 0.5
+
+
 def test_noise_of_a_sensor_is_not_new():
     clip = still(2) + 0.02 * torch.randn(1, 2, 3, 96, 128)
     assert novelty(clip)[:, 1].max() < 0.1

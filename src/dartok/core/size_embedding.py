@@ -25,8 +25,8 @@ class SizeEmbedding(nn.Module):
 
     Args:
         embed_dim: D, width of the tokens.
-        num_tokens: Regions whose mean side is e = `num_tokens ** -0.5`; kept in a buffer, so the
-            meaning stays when the number of tokens changes.
+        num_tokens: Regions of a frame, whose mean side is e = `num_tokens ** -0.5`; kept in a
+            buffer, so the meaning stays when the number of tokens changes.
     Example:
         >>> regions = Regions(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[0.0, 0.25, 1.0]]))
         >>> SizeEmbedding(8, num_tokens=2)(regions).shape
@@ -35,7 +35,7 @@ class SizeEmbedding(nn.Module):
 
     log_even_side: Tensor
 
-    def __init__(self, embed_dim: int, *, num_tokens: int) -> None:
+    def __init__(self, embed_dim: int, *, num_tokens: float) -> None:
         super().__init__()
         self.hidden = nn.Linear(3, _HIDDEN)
         self.out = nn.Linear(_HIDDEN, embed_dim)

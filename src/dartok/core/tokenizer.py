@@ -123,8 +123,11 @@ class Tokenizer(Scored):
         self.sampling: SamplingName = sampling
         self.oversample = whole_number("oversample", oversample)
         self.antialias = antialias
+        steps = 1 if time_positions is None else time_positions.shape[-1]
         self.size_embed = (
-            SizeEmbedding(proj.out_channels, num_tokens=num_tokens) if size_embedding else None
+            SizeEmbedding(proj.out_channels, num_tokens=num_tokens / steps)
+            if size_embedding
+            else None
         )
         self.bounds = bounds_of(min_region, max_region)
         check_bounded_kind(self.bounds, partition)

@@ -29,7 +29,7 @@ class MotionScorer(nn.Module):
     `base` scores what is to be seen in a frame, `novelty` how much of it the frame before has not
     shown. A still video spends its tokens on the first frame, and a floor on its repetitions.
     Causal: the score of a frame depends on no later one, unless that of `base` does. Images, and
-    first frames, are all new: they score as `base` alone.
+    first frames, are all new: they score as `base` alone. "motion/uniform" is novelty alone.
 
     Source: ours.
 
@@ -57,8 +57,10 @@ class MotionScorer(nn.Module):
             scores = self.base(images)
         if images.ndim == 4 or images.shape[1] == 1:
             return scores
-        size = (scores.shape[-2], scores.shape[-1])
-        factor = F.interpolate(novelty(images), size, mode="area")
+        new = novelty(images)
+        if scores.shape[-2:] == (1, 1):  # then novelty alone tells places
+            scores = scores.expand_as(new)
+        factor = F.interpolate(new, (scores.shape[-2], scores.shape[-1]), mode="area")
         return scores * factor.to(scores.dtype) ** self.gain.to(scores.dtype)
 
 
