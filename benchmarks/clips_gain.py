@@ -7,8 +7,8 @@ FOLDER holds train/, val/ and any other folders to measure on, each with one fol
 class. With --mosaic 4 4 its files are pictures of 4 x 4 frames, which are cut apart first. All
 clips are decoded once and kept in memory. For each seed a ViT of images (--host, or from scratch)
 is made one of clips and trained on the fixed grid of each frame, joint attention over all of them,
-and then with regions: half as many tokens for the whole clip, free to lie where its score net wants
-them, in frames of more pixels, their strength raised at the start. Both begin with the same
+and then with regions: at most half as many tokens, where its score net wants them, in frames of
+more pixels, told their sizes, their strength raised at the start. Both begin with the same
 weights, and see the same clips, crops and colours in the same order. Accuracy is that of the last
 step, not of the best one. Prints a line per run, then mean, deviation and gain; exits with 1 if
 half the tokens are less accurate on val/, on average.
@@ -124,7 +124,7 @@ def build(options: argparse.Namespace, kind: str, num_classes: int) -> nn.Module
         num_frames=options.num_frames,
         num_tokens=round(options.share * full) if dart else full,
         scorer=build_scorer(options.scorer, side_px=options.dart_px) if dart else "uniform",
-        partition="flow" if dart else "grid",
+        partition=options.partition if dart else "grid",
         size_embedding=dart,
         strength=1.0,
     )
@@ -264,10 +264,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--grid-px", type=int, default=96, help="frames of the grid (96)")
     parser.add_argument("--dart-px", type=int, default=128, help="frames that DART reads (128)")
     parser.add_argument("--store-px", type=int, default=144, help="frames in memory (144)")
-    parser.add_argument("--share", type=float, default=0.5, help="of the grid's tokens (0.5)")
+    parser.add_argument("--share", type=float, default=4 / 9, help="of the grid's tokens (4/9)")
     parser.add_argument("--first-seed", type=int, default=0, help="of the runs (0)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each (3)")
     parser.add_argument("--steps", type=int, default=1000, help="of each run (1000)")
+    parser.add_argument("--partition", default="grid", help="grid or flow (grid)")
     parser.add_argument("--strength", type=float, default=0.5, help="of the score (0.5)")
     parser.add_argument("--ramp", type=float, default=0.25, help="share of steps to full strength")
     parser.add_argument("--report-every", type=int, default=250, help="steps (250)")

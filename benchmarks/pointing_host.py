@@ -204,7 +204,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--regions-px", type=int, default=96, help="pictures on regions (96)")
     parser.add_argument("--store-px", type=int, default=112, help="pictures in memory (112)")
     parser.add_argument("--pictures", type=int, default=20000, help="rendered (20000)")
-    parser.add_argument("--steps", type=int, default=6000, help="(6000)")
+    parser.add_argument("--steps", type=int, default=5000, help="(5000)")
     parser.add_argument("--batch-size", type=int, default=128, help="pictures per step (128)")
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="largest (3e-3)")
     return parser.parse_args()
