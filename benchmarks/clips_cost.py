@@ -90,7 +90,7 @@ def power(values: list[float], tokens: list[int]) -> float:
 
 
 def measure(host: str, options: argparse.Namespace) -> bool:
-    """Print the table of a host; whether it is linear in N, between the two largest budgets."""
+    """Print the table of a host; whether it is linear in N, over the last two doublings."""
     print(f"{host}: seconds per clip / MiB beyond model and clip", flush=True)
     print("frames" + "".join(f"{n:>16}" for n in options.num_tokens) + "   powers of N")
     linear = True
@@ -99,7 +99,7 @@ def measure(host: str, options: argparse.Namespace) -> bool:
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             jobs = [(host, frames, n, options.side_px, options.device) for n in options.num_tokens]
             memory = pool.starmap(memory_mib, jobs, chunksize=1)
-        powers = [power(values[-2:], options.num_tokens[-2:]) for values in (times, memory)]
+        powers = [power(values[-3:], options.num_tokens[-3:]) for values in (times, memory)]
         linear &= powers[0] <= LARGEST_POWER and powers[1] <= LARGEST_POWER
         cells = (f"{s:>7.2f} /{m:>7.0f}" for s, m in zip(times, memory, strict=True))
         shown = ", ".join(f"{value:.2f}" for value in powers)
