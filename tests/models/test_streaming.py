@@ -58,3 +58,5 @@ def test_models_that_cannot_answer_in_parts_are_refused():
         VideoStream(causal(global_pool="avg"), **STREAM)
     with pytest.raises(ValueError, match="ask its class token last, got class_token='first'"):
         VideoStream(causal(global_pool="avg", class_token="first"), **STREAM)
+    with pytest.raises(ValueError, match="must be in eval mode, got one in training; call model.e"):
+        VideoStream(causal().train(), **STREAM)

@@ -248,3 +248,12 @@ def test_without_pyav_no_source_is_opened(folder, shard, tmp_path, monkeypatch):
     for data in (str(folder), str(path), shard):
         with pytest.raises(ImportError, match=r"^videos need PyAV: pip install 'dartok\[video\]'$"):
             open_clips(data, ("cat", "dog"))
+
+
+@pytest.mark.refuses
+@pytest.mark.parametrize("data", ["digits", "hf:kinetics:train", "clips/train.parquet"])
+def test_sources_of_pictures_are_refused_with_what_videos_are(data):
+    with pytest.raises(
+        ValueError, match=rf"^videos are a folder of class fol.*, got {data}; write"
+    ):
+        open_clips(data)
